@@ -1,0 +1,79 @@
+"""The contract of a method: pure functions over named tuples of tensors.
+
+A method is written for one trial (a *lane*) and trained for many: ``engine.fuse`` adds the lane
+axis. Everything marked "inside a lane" therefore obeys the rules of ``torch.func.vmap``: no
+``.item()``, no ``if tensor``, no writes in place, no random numbers of its own.
+
+Shape letters: B batch, N examples of a task, C classes, D input, Z latent, K lanes, S steps.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Params = dict[str, Tensor]
+Scalar = Tensor | float  # a 0-dim tensor inside a lane
+State = Any  # a NamedTuple of tensors and dicts of tensors; one per method
+Hyper = Any  # a NamedTuple of scalars; one per method
+Noise = Any  # a tree of tensors, drawn outside the lanes
+Logs = dict[str, Tensor]  # 0-dim tensors, one per loss term
+
+
+class Problem(NamedTuple):
+    """What a benchmark tells a method before the first task."""
+
+    input_shape: tuple[int, ...]
+    classes: int  # size of the output layer, C
+    dtype: torch.dtype = torch.float32
+
+
+class Batch(NamedTuple):
+    """Examples and the classes around them: a minibatch, or a whole task."""
+
+    x: Tensor  # (B, *input)
+    y: Tensor  # (B,) int64
+    current: Tensor  # (C,) bool: classes of the task being learned
+    learned: Tensor  # (C,) bool: classes of earlier tasks
+    rivals: Tensor  # (C, C) bool: row c holds the logits that compete for an example of class c.
+    #                 This mask *is* the scenario: all seen classes (class-incremental), those of
+    #                 the example's own task (task-incremental), all (domain-incremental).
+
+    @property
+    def seen(self) -> Tensor:
+        """(C,) bool: classes of this task and of earlier ones."""
+        return self.current | self.learned
+
+
+class Method(NamedTuple):
+    """One continual learner, built for one ``Problem`` and one ``Shape``.
+
+    ``schedule`` and ``draw`` run outside the lanes, on plain numbers: a lane's program for a task
+    is a list of (phase, number of steps), and lanes that are in the same phase step together.
+    """
+
+    init: Callable[[torch.Generator], State]
+    schedule: Callable[[Hyper, int], list[tuple[str, int]]]  # (hyper, task index) -> program
+    steps: Mapping[str, Callable]  # phase -> (state, batch, hyper, noise) -> (state, logs); in lane
+    predict: Callable[[State, Tensor], Tensor]  # (state, x) -> logits (B, C); inside a lane
+    # (state, fresh, task, hyper) -> state, inside a lane. ``fresh`` is a newly initialised State
+    # from (seed, task): what a method resets, it takes from there.
+    begin_task: Callable[[State, State, Batch, Hyper], State] = (
+        lambda state, fresh, task, hyper: state
+    )
+    # (state, task, hyper, noise) -> state, inside a lane; ``task`` holds all training data of the
+    # task, ``noise`` is one step's draw for the phase "end_task".
+    end_task: Callable[[State, Batch, Hyper, Noise], State] = (
+        lambda state, task, hyper, noise: state
+    )
+    # (generator, phase, S, task, hyper) -> noise whose leaves have a leading axis S.
+    draw: Callable[[torch.Generator, str, int, Batch, Hyper], Noise] = (
+        lambda generator, phase, steps, task, hyper: {}
+    )
+    # (state, labels (B,), z (B, Z)) -> x (B, *input), inside a lane; generative methods only.
+    sample: Callable[[State, Tensor, Tensor], Tensor] | None = None
+    # The part of a state that outlives a task. Its bytes are the method's memory.
+    carried: Callable[[State], Any] = lambda state: state
+    batch_size: int = 64
+    data: Literal["task", "seen"] = "task"  # "seen": trained on all data so far (joint training)

@@ -7,7 +7,9 @@ axis. Everything marked "inside a lane" therefore obeys the rules of ``torch.fun
 Shape letters: B batch, N examples of a task, C classes, D input, Z latent, K lanes, S steps.
 """
 
+import difflib
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -16,7 +18,8 @@ from torch import Tensor
 Params = dict[str, Tensor]
 Scalar = Tensor | float  # a 0-dim tensor inside a lane
 State = Any  # a NamedTuple of tensors and dicts of tensors; one per method
-Hyper = Any  # a NamedTuple of scalars; one per method
+Hyper = Any  # a NamedTuple of scalars; one per method. Text is read outside the lanes only
+Shape = Any  # a NamedTuple of static values; one per method. Trials of equal Shape are fused
 Noise = Any  # a tree of tensors, drawn outside the lanes
 Logs = dict[str, Tensor]  # 0-dim tensors, one per loss term
 
@@ -59,13 +62,13 @@ class Method(NamedTuple):
     predict: Callable[[State, Tensor], Tensor]  # (state, x) -> logits (B, C); inside a lane
     # (state, fresh, task, hyper) -> state, inside a lane. ``fresh`` is a newly initialised State
     # from (seed, task): what a method resets, it takes from there.
-    begin_task: Callable[[State, State, Batch, Hyper], State] = (
-        lambda state, fresh, task, hyper: state
+    begin_task: Callable[[State, State, Batch, Hyper], State] = lambda state, fresh, task, hyper: (
+        state
     )
     # (state, task, hyper, noise) -> state, inside a lane; ``task`` holds all training data of the
     # task, ``noise`` is one step's draw for the phase "end_task".
-    end_task: Callable[[State, Batch, Hyper, Noise], State] = (
-        lambda state, task, hyper, noise: state
+    end_task: Callable[[State, Batch, Hyper, Noise], State] = lambda state, task, hyper, noise: (
+        state
     )
     # (generator, phase, S, task, hyper) -> noise whose leaves have a leading axis S.
     draw: Callable[[torch.Generator, str, int, Batch, Hyper], Noise] = (
@@ -77,3 +80,29 @@ class Method(NamedTuple):
     carried: Callable[[State], Any] = lambda state: state
     batch_size: int = 64
     data: Literal["task", "seen"] = "task"  # "seen": trained on all data so far (joint training)
+
+
+def configure(module: ModuleType, config: Mapping[str, Any]) -> tuple[Any, Hyper]:
+    """Split a configuration into a method's ``Shape`` and ``Hyper``.
+
+    Args:
+        module: a method, with its named tuples ``Shape`` (static) and ``Hyper`` (scalars).
+        config: a flat mapping of names to values; what it leaves out keeps the method's default.
+
+    Raises:
+        ValueError: for a name that is no field of either, or a field that has no value.
+    """
+    known = module.Shape._fields + module.Hyper._fields
+    for name in config:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f": did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{module.__name__} has no hyperparameter {name!r}{hint}")
+    parts = []
+    for kind in (module.Shape, module.Hyper):
+        given = {name: config[name] for name in kind._fields if name in config}
+        missing = set(kind._fields) - set(given) - set(kind._field_defaults)
+        if missing:
+            raise ValueError(f"{module.__name__} needs a value for {', '.join(sorted(missing))}")
+        parts.append(kind(**given))
+    return parts[0], parts[1]

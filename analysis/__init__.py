@@ -1,0 +1,1 @@
+"""What a study's record says: storing, reading, statistics and tables."""

@@ -1,0 +1,106 @@
+"""The table at the end of a study: winner, default, floor and ceiling on the test split."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rich.box import SIMPLE_HEAD
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.table import Table
+
+from analysis.statistics import mean_interval
+
+HEADER = (
+    "",
+    "joint accuracy, %",
+    "average accuracy, %",
+    "forgetting, %",
+    "seeds",
+    "memory",
+    "seconds",
+)
+CAPTION = (
+    "accuracies on the test split, forgetting on validation data;"
+    " mean ± 95 % interval of the mean over fresh seeds (Student's t)"
+)
+
+
+class Contender(NamedTuple):
+    """What one row was measured to be: sequences hold one value a seed, in the same order."""
+
+    name: str  # as it shall read, e.g. "winner (trial 17)", "sequential (floor)"
+    joint_accuracy: Sequence[float]  # fractions in [0, 1], on the test split
+    average_accuracy: Sequence[float]  # fractions in [0, 1]
+    forgetting: Sequence[float]  # fractions in [-1, 1], on validation data; empty if undefined
+    memory_bytes: Sequence[int]  # carried between tasks; the largest is shown
+    seconds: Sequence[float]  # of training; the mean is shown
+
+
+def final_table(rows: Sequence[Contender]) -> Table:
+    """The comparison as a rich table, in the order given.
+
+    Raises:
+        ValueError: if a contender has no seed, other than equally many values, or one not finite.
+    """
+    grid = [_cells(row) for row in rows]
+    table = Table(
+        title="Final comparison",
+        caption=CAPTION,
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    for i, name in enumerate(HEADER):
+        # In a narrow terminal names and headers wrap, numbers do not.
+        widest = max((len(cells[i]) for cells in grid), default=0)
+        table.add_column(name, justify="right", min_width=widest) if i else table.add_column(name)
+    for cells in grid:
+        table.add_row(*map(escape, cells))
+    return table
+
+
+def final_markdown(rows: Sequence[Contender]) -> str:
+    """The comparison as a Markdown table whose columns line up as plain text too.
+
+    Raises:
+        ValueError: as ``final_table``.
+    """
+    grid = [HEADER, *([cell.replace("|", r"\|") for cell in _cells(row)] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = [
+        " | ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in [grid[0], rule, *grid[1:]]
+    ]
+    return "\n".join(f"| {line} |" for line in lines) + f"\n\n{CAPTION}\n"
+
+
+def per_cent(values: Sequence[float]) -> str:
+    """Fractions over seeds as ``87.3 ± 1.2``, in per cent.
+
+    One seed has no interval, ``87.3 ± n/a``; no value at all is ``n/a``.
+    """
+    if not len(values):
+        return "n/a"
+    interval = mean_interval([100 * value for value in values])
+    half = f"{interval.half:.1f}" if interval.n > 1 else "n/a"
+    return f"{interval.mean:z.1f} ± {half}"
+
+
+def _cells(row: Contender) -> list[str]:
+    seeds = len(row.joint_accuracy)
+    lengths = {len(values) for values in (row.average_accuracy, row.memory_bytes, row.seconds)}
+    if not seeds or lengths != {seeds} or len(row.forgetting) not in (0, seeds):
+        raise ValueError(f"expected one value a seed, at least one seed, of {row.name!r}")
+    return [
+        row.name,
+        per_cent(row.joint_accuracy),
+        per_cent(row.average_accuracy),
+        per_cent(row.forgetting),
+        str(seeds),
+        decimal(int(max(row.memory_bytes))),
+        f"{sum(row.seconds) / seeds:.1f}",
+    ]

@@ -1,0 +1,328 @@
+"""Search the hyperparameters of a continual-learning method.
+
+python run_search.py --method lgm_acgan --trials 200
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import secrets
+import signal
+import sys
+import time
+from pathlib import Path
+
+import search_spaces
+from trainables.engine.errors import unknown
+from trainables.ray.names import METRICS, SAMPLERS, SCENARIOS, SCHEDULERS
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXAMPLES = """examples:
+  run_search.py --method lgm_acgan --trials 200    everything else has a default
+  run_search.py --list                             methods, benchmarks, samplers, ...
+  run_search.py --method lgm_acgan --show-space    what is searched, and between which values
+  run_search.py --method lgm_acgan --dry-run       check everything, show the plan, run nothing
+  run_search.py --resume runs/lgm_acgan-split_digits --trials 300    go on, to 300 in all
+
+The search sees training and validation data only. At its end the best configurations and the
+default are trained again on fresh seeds, a winner is chosen on validation data, and test data is
+opened once, for the winner, the default, the floor (sequential) and the ceiling (joint).
+exit codes: 0 done, 1 failed, 2 usage, 130 interrupted (what is done is saved)
+"""
+
+
+class Usage(Exception):
+    """What was typed cannot be run; one line that says what to type instead."""
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise Usage(f"{message} (see --help)")
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+    return int(text)
+
+
+def duration(text: str) -> float:
+    """Seconds in "90s", "30m", "2h" or "1h30m"."""
+    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    hours, minutes, seconds = (int(p or 0) for p in parts.groups()) if parts else (0, 0, 0)
+    total = 3600.0 * hours + 60 * minutes + seconds
+    if not total:
+        raise argparse.ArgumentTypeError(f"expected 90s, 30m, 2h or 1h30m, got {text!r}")
+    return total
+
+
+def parser() -> Parser:
+    p = Parser(
+        prog="run_search.py",
+        description="Search the hyperparameters of a continual-learning method.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+    def add(group, name, metavar, text, **options):
+        group.add_argument(f"--{name}", metavar=metavar, help=text, **options)
+
+    def names(known):
+        return f"{', '.join(known)} (default: {known[0]})"
+
+    # Settings of the study: None means "not typed", and the study's own default holds.
+    what = p.add_argument_group("what to search")
+    add(what, "method", "NAME", "continual-learning method (see --list)")
+    add(what, "benchmark", "NAME", "task stream (see --list; default: split_digits)")
+    add(what, "scenario", "NAME", f"which classes compete: {names(SCENARIOS)}")
+    add(
+        what, "embedder", "NAME", "frozen features: identity (default), or a network of torchvision"
+    )
+    add(what, "metric", "NAME", f"validation score after the last task: {names(METRICS)}")
+    what.add_argument(
+        "--search-shapes", action="store_true", default=None, help="search widths and batches too"
+    )
+    budget = p.add_argument_group("budget")
+    add(budget, "trials", "N", "configurations in all, a resumed study's included (default: 200)",
+        type=positive)  # fmt: skip
+    add(budget, "time-budget", "T", "start no trial after 30m, 2h, ...; the final phase follows",
+        type=duration)  # fmt: skip
+    add(budget, "top", "N", "configurations that reach the final phase (default: 3)", type=positive)
+    add(budget, "final-seeds", "N", "fresh seeds of the final phase (default: 5)", type=positive)
+    how = p.add_argument_group("how to search")
+    add(how, "sampler", "NAME", names(SAMPLERS))
+    add(how, "scheduler", "NAME", f"early stopping at task boundaries: {names(SCHEDULERS)}")
+    add(how, "seed", "N", "of class order, splits, suggestions, trials (default: 0)", type=whole)
+    how.add_argument(
+        "--reproducible",
+        action="store_true",
+        default=None,
+        help="ask in batches, judge in a fixed order: the same study twice, a little slower",
+    )
+    where = p.add_argument_group("where")
+    add(
+        where, "study-dir", "DIR", "folder of the study (default: a new one under runs/)", type=Path
+    )
+    add(where, "resume", "DIR", "go on with the study in this folder", type=Path)
+    add(where, "data-dir", "DIR", "folder with MNIST/raw/* and the like (default: download)")
+    add(where, "engines", "N", "trials at once (default: one a CPU)", type=positive)
+    add(where, "address", "ADDR", "a running Ray cluster, e.g. auto (default: this machine)")
+    show = p.add_argument_group("what to show")
+    show.add_argument("--list", action="store_true", help="everything that has a name, and stop")
+    show.add_argument("--show-space", action="store_true", help="the search space, and stop")
+    show.add_argument("--dry-run", action="store_true", help="check, show the plan, and stop")
+    level = show.add_mutually_exclusive_group()
+    level.add_argument("--quiet", action="store_true", help="nothing but the final table")
+    level.add_argument("--verbose", action="store_true", help="a line for every trial")
+    return p
+
+
+SETTINGS = (
+    "method", "benchmark", "scenario", "embedder", "metric", "search_shapes", "sampler",
+    "scheduler", "seed", "reproducible",
+)  # fmt: skip
+ADJUSTABLE = ("trials", "final_seeds", "top")  # on resume too
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    try:
+        args = parser().parse_args(arguments)
+        if args.list:
+            return show_list()
+        if args.resume is None and args.method is None:
+            raise Usage(
+                "name a method, e.g. --method lgm_acgan (--list shows all), or --resume DIR"
+            )
+        return show_space(args) if args.show_space else run(args)
+    except Usage as error:
+        return complain(error, EXIT_USAGE)
+
+
+def complain(error: Exception | str, code: int) -> int:
+    print(f"run_search.py: {error}", file=sys.stderr)
+    return code
+
+
+def show_list() -> int:
+    """``--list``."""
+    from trainables import benchmarks
+
+    print("methods     ", ", ".join(search_spaces.names()))
+    print("benchmarks")
+    for name, b in benchmarks.BENCHMARKS.items():
+        print(f"  {name:18}{f'{b.tasks} tasks × {b.classes_per_task} classes':22}{b.description}")
+    for what, known in (
+        ("scenarios", SCENARIOS),
+        ("samplers", SAMPLERS),
+        ("schedulers", SCHEDULERS),
+        ("metrics", METRICS),
+    ):
+        print(f"{what:12}", ", ".join(known))
+    return 0
+
+
+def show_space(args) -> int:
+    """``--show-space``."""
+    from rich.console import Console
+
+    from search_spaces._tree import show
+
+    study = new_study(args, name="")
+    Console(highlight=False).print(show(study.space(), study.default()), soft_wrap=True)
+    return 0
+
+
+def new_study(args, name: str):
+    """The settings that were typed, every name checked."""
+    from trainables.ray.settings import Study
+
+    for what, known in (
+        ("method", search_spaces.names()),
+        ("scenario", SCENARIOS),
+        ("sampler", SAMPLERS),
+        ("scheduler", SCHEDULERS),
+        ("metric", METRICS),
+    ):
+        value = getattr(args, what)
+        if value is not None and value not in known:
+            raise Usage(unknown(what, value, known))
+    typed = {k: getattr(args, k) for k in (*SETTINGS, *ADJUSTABLE)}
+    if typed.pop("reproducible"):
+        typed["batch"] = args.engines or os.cpu_count()
+    typed["data_dir"] = args.data_dir and str(Path(args.data_dir).absolute())
+    return Study(name=name, **{k: v for k, v in typed.items() if v is not None})
+
+
+def resolve(args):
+    """The study and its folder: an old one to go on with, or a new one.
+
+    Raises:
+        Usage: if the arguments contradict the study, or the folder is taken.
+        StudyError: if there is no study to resume.
+    """
+    from trainables.ray import settings
+
+    if args.resume is not None:
+        if args.study_dir is not None:
+            raise Usage("--resume DIR names the study's folder: leave --study-dir out")
+        for name in SETTINGS:
+            if getattr(args, name) is not None:
+                option = "--" + name.replace("_", "-")
+                raise Usage(f"--resume takes the study's own settings: leave {option} out")
+        study = settings.read(args.resume)
+        changed = {k: getattr(args, k) for k in ADJUSTABLE if getattr(args, k) is not None}
+        if args.data_dir is not None:
+            changed["data_dir"] = str(Path(args.data_dir).absolute())
+        return study._replace(**changed), args.resume
+
+    study = new_study(args, name="")
+    directory = args.study_dir or settings.free(Path("runs") / f"{study.method}-{study.benchmark}")
+    if (directory / "study.yaml").exists():
+        raise Usage(
+            f"{directory} holds a study: go on with it by --resume {directory}, "
+            "or choose another --study-dir"
+        )
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise Usage(f"{directory} is not an empty folder: choose another --study-dir")
+    return study._replace(name=f"{directory.name}-{secrets.token_hex(3)}"), directory
+
+
+def run(args) -> int:
+    """Search, choose, print. What can be wrong is looked for before anything starts."""
+    from trainables.ray import environment
+
+    environment.prepare(args.address)  # before Ray is imported
+    from rich.console import Console
+
+    from analysis.log import RecordError
+    from trainables.ray import settings
+    from trainables.ray.cluster import ClusterError
+    from trainables.ray.study import stream_of_study
+
+    console = Console(highlight=False)
+    directory = None
+    try:
+        study, directory = resolve(args)
+        try:
+            stream = stream_of_study(study)
+        except ValueError as error:  # unknown benchmark or embedder, missing or damaged data
+            raise Usage(error) from error
+        if args.dry_run:
+            show_plan(study, directory, stream, console)
+            return 0
+        signal.signal(signal.SIGTERM, lambda *_: interrupt())
+        return search_and_choose(args, study, directory, console)
+    except (settings.StudyError, ClusterError, RecordError) as error:
+        return complain(error, EXIT_FAILED)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        print(
+            f"\ninterrupted; what is done is saved. Go on with:\n"
+            f"  python run_search.py --resume {directory}",
+            file=sys.stderr,
+        )
+        return EXIT_INTERRUPTED
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def search_and_choose(args, study, directory: Path, console) -> int:
+    """The search, the final phase, the table."""
+    from analysis.store import Record
+    from analysis.tables import final_table
+    from trainables.ray import final, settings
+    from trainables.ray.cluster import connected
+    from trainables.ray.study import search
+
+    level = "quiet" if args.quiet else "verbose" if args.verbose else "normal"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(settings.in_use(directory))
+        settings.write(directory, study)
+        record = stack.enter_context(Record(directory, study.name))
+        if level != "quiet":
+            console.print("starting Ray ...")
+        cluster = stack.enter_context(connected(args.address, args.engines))
+        engines = args.engines or cluster.cpus
+        deadline = time.monotonic() + args.time_budget if args.time_budget else None
+        search(study, directory, record, cluster, engines, console, level, deadline)
+        try:
+            rows, answer = final.run(study, directory, record, cluster, engines, console, level)
+        except final.NothingCompleted as error:
+            return complain(f"{error} (see {directory / 'trials.parquet'})", EXIT_FAILED)
+    console.print(final_table(rows))
+    console.print(answer, soft_wrap=True)
+    return 0
+
+
+def show_plan(study, directory: Path, stream, console) -> None:
+    """``--dry-run``: what would be run."""
+    from search_spaces._tree import show
+    from trainables.ray.study import rungs
+
+    sizes = ", ".join(str(len(task.train.y)) for task in stream.tasks)
+    for name, text in (
+        ("study", f"{directory} ({study.trials} trials)"),
+        ("stream", f"{len(stream.tasks)} tasks, {study.scenario}-incremental; training: {sizes}"),
+        ("score", f"{study.metric.replace('_', ' ')} on validation data after the last task"),
+        ("sampler", f"{study.sampler}, seed {study.seed}"),
+        ("stopping", f"{study.scheduler}, after {rungs(study, len(stream.tasks))}"),
+        ("final", f"{study.top} configurations and the default on {study.final_seeds} fresh seeds"),
+    ):
+        console.print(f"{name:10}{text}", soft_wrap=True)
+    console.print("space")
+    console.print(show(study.space(), study.default()), soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""The final table: what a person reads at the end of a study."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from analysis.tables import CAPTION, Contender, final_markdown, final_table, per_cent
+
+ROWS = [
+    Contender(
+        "winner (trial 17)", [0.86, 0.88], [0.87, 0.87], [0.05, 0.07], [4_200_000] * 2, [3.0, 4.0]
+    ),
+    Contender("sequential [floor]", [0.2] * 2, [0.2] * 2, [0.9, 1.0], [0, 0], [1.0, 1.0]),
+    Contender("joint | ceiling", [0.97], [0.97], [], [1500], [12.34]),
+]
+
+
+def rendered(width: int) -> str:
+    text = io.StringIO()
+    Console(file=text, width=width).print(final_table(ROWS))
+    return text.getvalue()
+
+
+def test_per_cent():
+    # 87 ± t(1) · 1: the 97.5 % point with one degree of freedom is 12.7062.
+    assert per_cent([0.86, 0.88]) == "87.0 ± 12.7"
+    assert per_cent([0.87, 0.87]) == "87.0 ± 0.0"
+    assert per_cent([0.8734]) == "87.3 ± n/a"
+    assert per_cent([-0.0001, -0.0001]) == "0.0 ± 0.0"
+    assert per_cent([]) == "n/a"
+
+
+def test_markdown():
+    assert final_markdown(ROWS[1:]).splitlines() == [
+        "|                    | joint accuracy, % | average accuracy, % | forgetting, % "
+        "| seeds |  memory | seconds |",
+        "| ------------------ | ----------------: | ------------------: | ------------: "
+        "| ----: | ------: | ------: |",
+        "| sequential [floor] |        20.0 ± 0.0 |          20.0 ± 0.0 |   95.0 ± 63.5 "
+        "|     2 | 0 bytes |     1.0 |",
+        "| joint \\| ceiling   |        97.0 ± n/a |          97.0 ± n/a |           n/a "
+        "|     1 |  1.5 kB |    12.3 |",
+        "",
+        CAPTION,
+    ]
+
+
+def test_terminal_shows_the_same_cells():
+    shown = rendered(width=110)
+    for line in final_markdown(ROWS).splitlines()[2:5]:
+        for cell in line.replace(r"\|", "¦").strip("| ").split("|"):
+            assert cell.strip().replace("¦", "|") in shown
+    assert "87.0 ± 12.7" in shown
+    assert "4.2 MB" in shown
+    assert "sequential [floor]" in shown  # not taken for markup
+    assert "mean ± 95 %" in shown
+
+
+def test_table_fits_a_narrow_terminal():
+    text = rendered(width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    for numbers in ("87.0 ± 12.7", "95.0 ± 63.5", "4.2 MB", "0 bytes"):
+        assert numbers in text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"joint_accuracy": []},
+        {"average_accuracy": [0.5]},
+        {"seconds": []},
+        {"forgetting": [0.1]},
+    ],
+)
+def test_values_must_be_one_a_seed(change):
+    with pytest.raises(ValueError, match=r"one value a seed.*'winner"):
+        final_table([ROWS[0]._replace(**change)])

@@ -1,0 +1,303 @@
+"""What every method must keep, whichever it is. A new file in trainables/ is tested on arrival."""
+
+import ast
+import functools
+import math
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from torch.utils._pytree import tree_leaves, tree_map
+
+import search_spaces
+import trainables
+from search_spaces._tree import check_configuration
+from tests.conftest import EXACTLY, F64, clone, first_tasks, generator, tiny
+from trainables import benchmarks
+from trainables.engine.fuse import fuse, stack, unroll
+from trainables.engine.learn import Engine, in_lane, learn
+from trainables.engine.method import Method, configure
+
+ROOT = pathlib.Path(__file__).parent.parent
+LANES = 8
+each_method = pytest.mark.parametrize("name", trainables.names())
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+@each_method
+def test_one_name_three_files(name):
+    assert (ROOT / "search_spaces" / f"{name}.py").is_file()
+    assert (ROOT / "tests" / "trainables" / f"test_{name}.py").is_file()
+    assert name in search_spaces.names()
+
+
+def test_every_space_has_its_method():
+    assert search_spaces.names() == trainables.names()
+
+
+@each_method
+def test_every_file_in_trainables_is_a_method(name):
+    module = trainables.load(name)
+    assert all(hasattr(module, part) for part in ("Shape", "Hyper", "State", "build"))
+    assert "Source:" in module.__doc__
+    assert "Differs from the source:" in module.__doc__
+
+
+def imports_of(path: pathlib.Path) -> set[str]:
+    """Modules that a file names in its imports, wherever they stand."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def within(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == p or module.startswith(f"{p}.") for p in packages)
+
+
+OURS = ("trainables", "search_spaces", "analysis", "run_search", "tests")
+OTHERS = ("search_spaces", "analysis", "run_search", "tests", "ray")
+METHODS = tuple(f"trainables.{name}" for name in trainables.names())
+ARROWS = {  # of our own modules, what files may import; and what not, ours or not
+    "search_spaces/**/*.py": (("search_spaces",), ("ray", "torch")),
+    "trainables/[!_]*.py": (("trainables.engine",), ("ray", "optuna")),
+    "trainables/engine/**/*.py": (("trainables",), (*METHODS, *OTHERS, "trainables.ray")),
+    "trainables/benchmarks/**/*.py": (("trainables",), (*METHODS, *OTHERS, "trainables.ray")),
+    "analysis/**/*.py": (("trainables.engine.metrics", "analysis"), ("ray", "torch")),
+}
+
+
+@pytest.mark.parametrize("files", ARROWS)
+def test_dependencies_point_one_way(files):
+    may, may_not = ARROWS[files]
+    for path in ROOT.glob(files):
+        for module in imports_of(path):
+            assert not within(module, OURS) or within(module, may), f"{path} imports {module}"
+            assert not within(module, may_not), f"{path} imports {module}"
+
+
+# ---- the space -----------------------------------------------------------------------------------
+
+
+def suggested(name: str, seed: int, **options) -> dict:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    return search_spaces.load(name).space(study.ask(), **options)
+
+
+@each_method
+@pytest.mark.parametrize("search_shapes", [False, True])
+def test_the_space_names_fields_of_the_method(name, search_shapes):
+    module = trainables.load(name)
+    reached = set()
+    for seed in range(60):
+        config = suggested(name, seed, search_shapes=search_shapes)
+        configure(module, config)  # raises for what is no field and for what has no value
+        reached |= config.keys()
+    assert set(module.Hyper._fields) <= reached | set(module.Hyper._field_defaults)
+    assert set(module.Shape._fields) <= reached | set(module.Shape._field_defaults)
+    assert search_shapes == bool(reached & set(module.Shape._fields))
+
+
+@each_method
+def test_the_default_lies_within_the_space(name):
+    module, files = trainables.load(name), search_spaces.load(name)
+    check_configuration(files.space, files.DEFAULT)
+    shape = module.Shape()._asdict()
+    with_shapes = functools.partial(files.space, search_shapes=True)
+    fields = set(with_shapes(optuna.trial.FixedTrial(files.DEFAULT | shape))) & set(shape)
+    check_configuration(with_shapes, files.DEFAULT | {f: shape[f] for f in fields})
+    # A method alone, without a configuration, is the default configuration.
+    assert configure(module, files.DEFAULT) == (module.Shape(), module.Hyper())
+
+
+# ---- the same numbers in all company -------------------------------------------------------------
+
+
+def brief(hyper, steps: int):
+    """The same hyperparameters with numbers of steps cut down; a ratio of steps stays."""
+    fields = [f for f in hyper._fields if f.endswith("steps") and getattr(hyper, f) >= 50]
+    return hyper._replace(**{f: steps + 3 * i for i, f in enumerate(fields)})
+
+
+def trials_of(name: str) -> list[tuple]:
+    """Random configurations of one Shape, each with steps of its own, and a seed."""
+    module = trainables.load(name)
+    hypers = [configure(module, suggested(name, k))[1] for k in range(LANES)]
+    texts = [f for f in module.Hyper._fields if isinstance(getattr(hypers[0], f), str)]
+    for text in texts:
+        assert len({getattr(h, text) for h in hypers}) > 1, f"the lanes share one {text}"
+    return [(brief(hyper, 14 + 6 * (k % 4)), k) for k, hyper in enumerate(hypers)]
+
+
+class Result(NamedTuple):
+    state: object
+    losses: list[dict[str, float]]
+    accuracy: list[np.ndarray]  # a row a task
+
+
+def walk(engine: Engine, stream, trials) -> list[Result]:
+    """Whole tasks, one after the other."""
+    lanes = [engine.start(hyper, seed) for hyper, seed in trials]
+    losses, rows = [], []
+    for t, task in enumerate(stream.tasks):
+        learned = engine.learn_task(lanes, stream.batch(t, engine.method.data), t)
+        assert [one.diverged for one in learned] == [None] * len(trials)
+        lanes = [a._replace(state=b.state) for a, b in zip(lanes, learned, strict=True)]
+        losses.append([one.losses for one in learned])
+        splits = [task.validation for task in stream.tasks[: t + 1]]
+        rows.append(engine.evaluate([one.state for one in lanes], splits, stream.rivals(t)))
+    return [
+        Result(one.state, [loss[k] for loss in losses], [row[k] for row in rows])
+        for k, one in enumerate(lanes)
+    ]
+
+
+@pytest.fixture
+def engine(name, blobs):
+    module = trainables.load(name)
+    return Engine(module.build(blobs.problem, tiny(module)), blobs.problem)
+
+
+@each_method
+def test_a_trial_has_the_same_numbers_alone_and_among_others(name, engine, blobs):
+    two_tasks, trials = first_tasks(blobs, 2), trials_of(name)
+    together = walk(engine, two_tasks, trials)
+    for k, trial in enumerate(trials):
+        (alone,) = walk(engine, two_tasks, [trial])
+        torch.testing.assert_close(together[k].state, alone.state, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(together[k].losses, alone.losses, rtol=1e-9, atol=1e-9)
+        assert all(map(np.array_equal, together[k].accuracy, alone.accuracy))
+    weights = {tree_leaves(one.state)[0].sum().item() for one in together}
+    assert len(weights) == LANES  # they are different trials
+
+
+@each_method
+def test_a_trial_has_the_same_numbers_in_every_place(name, engine, blobs):
+    one_task, trials = first_tasks(blobs, 1), trials_of(name)[:4]
+    forwards, backwards = (walk(engine, one_task, order) for order in (trials, trials[::-1]))
+    for a, b in zip(forwards, backwards[::-1], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@each_method
+def test_a_continued_trial_is_the_same_trial(name, engine, blobs):
+    """Between tasks a trial is its hyperparameters, its seed and its state, and nothing else."""
+    two_tasks, (hyper, seed) = first_tasks(blobs, 2), trials_of(name)[0]
+    (whole,) = walk(engine, two_tasks, [(hyper, seed)])
+    one = engine.start(hyper, seed)
+    for t in range(2):
+        elsewhere = Engine(engine.method, engine.problem)
+        (learned,) = elsewhere.learn_task([one], blobs.batch(t, engine.method.data), t)
+        one = one._replace(state=learned.state)
+    torch.testing.assert_close(one.state, whole.state, rtol=1e-9, atol=1e-9)
+
+
+@each_method
+def test_memory_is_part_of_the_state(name, engine):
+    state = engine.method.init(generator(0))
+    held = {leaf.data_ptr() for leaf in tree_leaves(state)}
+    carried = tree_leaves(engine.method.carried(state))
+    assert carried
+    assert all(leaf.data_ptr() in held for leaf in carried)
+
+
+# ---- divergence ----------------------------------------------------------------------------------
+
+
+@each_method
+def test_a_diverged_lane_says_why_and_changes_none_of_its_neighbours(name, engine, blobs):
+    one_task, healthy = first_tasks(blobs, 1), [(brief(h, 33), k) for h, k in trials_of(name)[:5]]
+    texts = {f: v for f, v in healthy[0][0]._asdict().items() if isinstance(v, str)}
+    healthy = [(hyper._replace(**texts), seed) for hyper, seed in healthy]  # in lock-step
+    rates = [f for f in healthy[0][0]._fields if f == "lr" or f.endswith("_lr")]
+    assert rates
+    trials = [*healthy]
+    for k, rate in ((1, 1e200), (3, math.nan)):
+        hyper, seed = healthy[k]
+        trials[k] = hyper._replace(**dict.fromkeys(rates, rate)), seed
+
+    without, with_them = (learn(engine.method, one_task, lanes) for lanes in (healthy, trials))
+    for k in (1, 3):
+        reason = with_them[k].diverged
+        assert reason is not None
+        assert reason.split(" became ")[0] in without[k].losses[0]
+        assert "in task 0, phase " in reason
+        assert np.isnan(with_them[k].accuracy).all()
+    for k in (0, 2, 4):
+        assert with_them[k].diverged is None
+        torch.testing.assert_close(with_them[k], without[k], **EXACTLY)
+
+
+# ---- purity --------------------------------------------------------------------------------------
+
+
+def calls(name: str, method: Method, stream):
+    """Every function of a method, with arguments from the middle of a stream."""
+    module = trainables.load(name)
+    plain = configure(module, search_spaces.load(name).DEFAULT)[1]
+    hyper, task = in_lane(plain, F64), stream.batch(1, method.data)
+    minibatch = task._replace(x=task.x[: method.batch_size], y=task.y[: method.batch_size])
+    state, fresh = method.init(generator(0)), method.init(generator(1))
+    state = method.begin_task(state, fresh, task, hyper)
+
+    def noise(phase):
+        return tree_map(lambda leaf: leaf[0], method.draw(generator(2), phase, 1, task, plain))
+
+    for phase, step in method.steps.items():
+        yield phase, step, (state, minibatch, hyper, noise(phase))
+        drawn = functools.partial(method.draw, phase=phase, steps=3, task=task, hyper=plain)
+        yield f"draw {phase}", lambda seed, draw=drawn: draw(generator(seed)), (5,)
+    yield "begin_task", method.begin_task, (state, fresh, task, hyper)
+    yield "end_task", method.end_task, (state, task, hyper, noise("end_task"))
+    yield "predict", method.predict, (state, task.x)
+    yield "init", lambda seed: method.init(generator(seed)), (5,)
+
+
+@each_method
+def test_every_function_is_pure(name, engine, blobs):
+    same = functools.partial(torch.testing.assert_close, **EXACTLY, equal_nan=True)
+    for what, function, args in calls(name, engine.method, blobs):
+        before = tree_map(lambda leaf: leaf.clone() if torch.is_tensor(leaf) else leaf, args)
+        random_state = torch.get_rng_state()
+        first = clone(function(*args))
+        assert torch.equal(random_state, torch.get_rng_state()), f"{what} moves the global state"
+        same(args, before, msg=lambda m, what=what: f"{what} writes into its arguments: {m}")
+        again = function(*args)
+        same(first, again, msg=lambda m, what=what: f"{what} varies: {m}")
+
+
+@each_method
+def test_a_traced_step_is_the_step(name, engine, blobs):
+    """Nothing of the example's values may be left in the traced operations."""
+    for what, function, args in calls(name, engine.method, blobs):
+        if what not in engine.method.steps:
+            continue
+        fused = fuse(function)
+        others = tree_map(lambda leaf: leaf.roll(1, 0) if leaf.dim() else 0.5 * leaf, args)
+        example, new = stack([args, args]), stack([others, args])
+        program = unroll(fused, example)
+        torch.testing.assert_close(program(*new), fused(*new), **EXACTLY)
+
+
+# ---- the default works ---------------------------------------------------------------------------
+
+
+@each_method
+def test_it_is_finite_under_its_default(name):
+    module = trainables.load(name)
+    stream = first_tasks(benchmarks.load("gaussian"), 2)  # float32, as in a search
+    shape, hyper = configure(module, search_spaces.load(name).DEFAULT)
+    (walked,) = learn(module.build(stream.problem, shape), stream, [(brief(hyper, 20), 0)])
+    assert walked.diverged is None
+    assert all(leaf.isfinite().all() for leaf in tree_leaves(walked.state))
+    assert all(math.isfinite(loss) for losses in walked.losses for loss in losses.values())
+    assert np.isfinite(walked.accuracy[np.tri(2, dtype=bool)]).all()

@@ -1,0 +1,254 @@
+"""Tasks, splits, labels and masks of the streams, against values worked out by hand."""
+
+import dataclasses
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from trainables import benchmarks
+from trainables.benchmarks import sources
+from trainables.benchmarks.splits import class_groups, hold_out
+from trainables.benchmarks.stream import Split, Stream, Task
+from trainables.engine.method import Problem
+
+
+def rows(*splits):
+    """The examples of some splits as a sorted list of tuples."""
+    return sorted(tuple(x) for split in splits for x in split.x.tolist())
+
+
+def equal(a, b):
+    """Whether two streams hold the same tensors."""
+    pairs = zip(a.tasks, b.tasks, strict=True)
+    return all(
+        s.classes == t.classes
+        and torch.equal(s.train.x, t.train.x)
+        and torch.equal(s.validation.x, t.validation.x)
+        for s, t in pairs
+    )
+
+
+@pytest.fixture
+def closed(monkeypatch):
+    """Benchmarks whose sources refuse to open their test part."""
+
+    def guard(source):
+        def read(data_dir, part):
+            assert part == "train", "test data opened"
+            return source(data_dir, part)
+
+        return read
+
+    for name, b in benchmarks.BENCHMARKS.items():
+        guarded = dataclasses.replace(b, source=guard(b.source))
+        monkeypatch.setitem(benchmarks.BENCHMARKS, name, guarded)
+
+
+# ---- splits --------------------------------------------------------------------------------------
+
+
+def test_hold_out_takes_the_share_of_every_class_exactly():
+    y = torch.tensor([0] * 10 + [1] * 25 + [2] * 2 + [3] * 33)
+    held = hold_out(y, 0.2, 7, "validation")
+    assert y[held].bincount().tolist() == [2, 5, 1, 7]  # 33/5 = 6.6; never none
+
+
+def test_the_choice_of_a_class_does_not_depend_on_the_others():
+    y = torch.tensor([0, 1, 2] * 20)
+    some = y != 1
+    assert torch.equal(hold_out(y, 0.2, 0, "v")[some], hold_out(y[some], 0.2, 0, "v"))
+
+
+def test_class_groups_hold_every_class_once_and_agree_between_cuts():
+    for seed in range(20):
+        pairs, singles = class_groups(5, 2, seed), class_groups(10, 1, seed)
+        assert sum(pairs, ()) == sum(singles, ())
+        assert sorted(sum(pairs, ())) == list(range(10))
+    assert len({class_groups(5, 2, seed) for seed in range(20)}) == 20
+
+
+def test_seed_0_is_this_permutation_on_every_machine():
+    assert class_groups(5, 2, 0) == ((6, 5), (9, 4), (7, 8), (0, 3), (1, 2))
+
+
+def test_digits_are_divided_without_loss_or_overlap():
+    everything = load_digits()
+    stream, test = benchmarks.load("split_digits"), benchmarks.load_test("split_digits")
+    parts = [*(t.train for t in stream.tasks), *(t.validation for t in stream.tasks), *test]
+    assert rows(*parts) == sorted(map(tuple, (everything.data / 8 - 1).tolist()))
+    for task, held in zip(stream.tasks, test, strict=True):
+        for c in task.classes:
+            n = int((everything.target == c).sum())
+            n_test = round(0.2 * n)
+            n_validation = round(0.2 * (n - n_test))
+            assert int((held.y == c).sum()) == n_test
+            assert int((task.validation.y == c).sum()) == n_validation
+            assert int((task.train.y == c).sum()) == n - n_test - n_validation
+
+
+def test_seeds_reproduce_and_differ_and_leave_the_global_generators_alone():
+    before = torch.random.get_rng_state()
+    one, again, other = (benchmarks.load("split_digits", seed=s) for s in (1, 1, 2))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert equal(one, again)
+    assert not equal(one, other)
+
+
+def test_the_test_part_does_not_depend_on_the_seed():
+    assert rows(*benchmarks.load_test("split_digits", seed=1)) == rows(
+        *benchmarks.load_test("split_digits", seed=2)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_inputs_are_scaled_by_constants_in_the_dtype_asked_for(dtype):
+    stream = benchmarks.load("split_digits", dtype=dtype)
+    assert stream.problem == Problem((64,), 10, dtype)
+    x = torch.cat([task.train.x for task in stream.tasks])
+    assert x.dtype == dtype
+    assert (x.min(), x.max()) == (-1, 1)
+    assert x.mul(8).frac().eq(0).all()  # 17 levels
+
+
+def test_gaussian_is_small_in_range_and_separable():
+    stream = benchmarks.load("gaussian")
+    assert stream.problem == Problem((8,), 6)
+    assert [len(t.train.y) for t in stream.tasks] == [80] * 3
+    assert [len(t.validation.y) for t in stream.tasks] == [20] * 3
+    train = stream.batch(2, "seen")
+    assert train.x.abs().max() <= 1
+    means = torch.stack([train.x[train.y == c].mean(0) for c in range(6)])
+    for split in benchmarks.load_test("gaussian"):
+        assert torch.cdist(split.x, means).argmin(-1).eq(split.y).float().mean() > 0.95
+
+
+# ---- the test set is closed ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["split_digits", "split_digits_10", "gaussian"])
+def test_load_never_opens_the_test_part(name, closed):
+    benchmarks.load(name)
+    with pytest.raises(AssertionError, match="test data opened"):
+        benchmarks.load_test(name)
+
+
+@pytest.mark.parametrize("scenario", benchmarks.SCENARIOS)
+def test_load_test_agrees_with_load(scenario):
+    stream = benchmarks.load("split_digits", scenario=scenario, seed=3)
+    test = benchmarks.load_test("split_digits", scenario=scenario, seed=3)
+    everything = load_digits()
+    inputs = map(tuple, (everything.data / 8 - 1).tolist())
+    label = dict(zip(inputs, everything.target.tolist(), strict=True))
+    for task, held in zip(stream.tasks, test, strict=True):
+        for split in (task.train, task.validation, held):
+            true = [label[tuple(x)] for x in split.x.tolist()]
+            if scenario == "domain":
+                true = [task.classes.index(c) for c in true]
+            assert split.y.tolist() == true
+            assert split.y.dtype == torch.int64
+
+
+# ---- masks ---------------------------------------------------------------------------------------
+
+
+def tiny(scenario, classes):
+    """Two tasks, (2, 0) and (1, 3); example i of task t is the number 10 t + i."""
+    tasks = []
+    for t, group in enumerate([(2, 0), (1, 3)]):
+        x = torch.tensor([[10.0 * t], [10.0 * t + 1]])
+        y = torch.arange(2) if scenario == "domain" else torch.tensor(group)
+        tasks.append(Task(group, Split(x, y), Split(x, y)))
+    names = tuple(map(str, range(classes)))
+    return Stream("tiny", scenario, 0, Problem((1,), classes), names, tuple(tasks))
+
+
+def bools(*texts):
+    """``bools("10", "01")``: a matrix of booleans, a row each."""
+    return [[c == "1" for c in text] for text in texts]
+
+
+def test_class_incremental_by_hand():
+    stream = tiny("class", 4)
+    assert [stream.current(t).tolist() for t in (0, 1)] == bools("1010", "0101")
+    assert [stream.learned(t).tolist() for t in (0, 1)] == bools("0000", "1010")
+    assert [stream.seen(t).tolist() for t in (0, 1)] == bools("1010", "1111")
+    assert stream.rivals(0).tolist() == bools(*["1010"] * 4)
+    assert stream.rivals(1).tolist() == bools(*["1111"] * 4)
+
+
+def test_task_incremental_by_hand():
+    stream = tiny("task", 4)
+    assert [stream.current(t).tolist() for t in (0, 1)] == bools("1010", "0101")
+    assert [stream.learned(t).tolist() for t in (0, 1)] == bools("0000", "1010")
+    for t in (0, 1):
+        assert stream.rivals(t).tolist() == bools("1010", "0101", "1010", "0101")
+
+
+def test_domain_incremental_by_hand():
+    stream = tiny("domain", 2)
+    assert [stream.current(t).tolist() for t in (0, 1)] == bools("11", "11")
+    assert [stream.learned(t).tolist() for t in (0, 1)] == bools("00", "11")
+    assert [stream.seen(t).tolist() for t in (0, 1)] == bools("11", "11")
+    assert stream.rivals(0).tolist() == bools("11", "11")
+
+
+def test_batch_holds_a_task_or_all_so_far():
+    stream = tiny("class", 4)
+    task, seen = stream.batch(1), stream.batch(1, "seen")
+    assert task.x.tolist() == [[10], [11]]
+    assert task.y.tolist() == [1, 3]
+    assert seen.x.tolist() == [[0], [1], [10], [11]]
+    assert seen.y.tolist() == [2, 0, 1, 3]
+    for batch in (task, seen):
+        assert torch.equal(batch.current, stream.current(1))
+        assert torch.equal(batch.learned, stream.learned(1))
+        assert torch.equal(batch.rivals, stream.rivals(1))
+    assert stream.batch(0, "seen").y.tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("scenario", benchmarks.SCENARIOS)
+def test_every_label_is_current_and_among_its_rivals(scenario):
+    stream = benchmarks.load("split_digits", scenario=scenario)
+    assert len(stream.class_names) == stream.problem.classes == (2 if scenario == "domain" else 10)
+    for t, task in enumerate(stream.tasks):
+        y = torch.cat([task.train.y, task.validation.y])
+        assert stream.current(t)[y].all()
+        assert stream.rivals(t)[y, y].all()
+
+
+def test_outputs_of_the_domain_scenario_are_named_after_all_their_classes():
+    stream = benchmarks.load("split_digits", scenario="domain", seed=0)
+    assert stream.class_names == ("6 / 9 / 7 / 0 / 1", "5 / 4 / 8 / 3 / 2")
+
+
+# ---- names ---------------------------------------------------------------------------------------
+
+
+def test_declarations_agree_with_their_sources():
+    for name in ("split_digits", "split_digits_10", "gaussian"):
+        b = benchmarks.BENCHMARKS[name]
+        assert b.tasks * b.classes_per_task == len(b.source(None, "train").class_names)
+    assert benchmarks.names()[0] == "split_digits"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("split_mnits", {}, "unknown benchmark 'split_mnits': did you mean 'split_mnist'"),
+        ("split_digits", {"scenario": "clas"}, "unknown scenario 'clas': did you mean 'class'"),
+        ("split_digits", {"embedder": "resnet17"}, "unknown embedder 'resnet17': did you mean "),
+        ("gaussian", {"embedder": "resnet18"}, "needs images"),
+        ("split_digits_10", {"scenario": "domain"}, "use the class scenario"),
+        ("split_digits_10", {"scenario": "task"}, "use the class scenario"),
+    ],
+)
+def test_wrong_names_are_answered_in_one_line(name, options, message):
+    for door in (benchmarks.load, benchmarks.load_test):
+        with pytest.raises(ValueError, match=message) as error:
+            door(name, **options)
+        assert "\n" not in str(error.value)
+
+
+def test_a_source_is_read_once():
+    assert sources.digits(None, "train") is sources.digits(None, "train")

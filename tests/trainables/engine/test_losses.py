@@ -1,0 +1,145 @@
+"""Loss terms against ``torch.nn.functional``, closed forms and limits."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.func import grad
+
+from tests.conftest import F64, generator
+from trainables.engine.losses import class_means, cross_entropy, gradient_penalty, log_probs
+
+CLASSES = torch.tensor([True, False, True, True, False])
+COLUMNS = [0, 2, 3]
+Y = torch.tensor([0, 3, 2, 2, 0, 3])
+
+
+def logits(seed=0, scale=3.0):
+    return scale * torch.randn(len(Y), 5, generator=generator(seed), dtype=F64)
+
+
+def among_columns(y):
+    return torch.tensor([COLUMNS.index(c) for c in y.tolist()])
+
+
+def test_cross_entropy_is_that_of_torch_on_the_competing_columns():
+    expected = F.cross_entropy(logits()[:, COLUMNS], among_columns(Y))
+    torch.testing.assert_close(cross_entropy(logits(), Y, CLASSES), expected)
+
+
+@pytest.mark.parametrize("s", [0.0, 0.1, 0.7])
+def test_smoothed_targets_give_the_rivals_equal_shares(s):
+    target = torch.full((len(Y), 3), s / 2, dtype=F64)
+    target[torch.arange(len(Y)), among_columns(Y)] = 1 - s
+    expected = F.cross_entropy(logits()[:, COLUMNS], target)
+    torch.testing.assert_close(cross_entropy(logits(), Y, CLASSES, s), expected)
+
+
+@pytest.mark.parametrize("s", [0.0, 0.1, 0.7])
+def test_targets_sum_to_one(s):
+    # With all log p equal to −log n the loss is log n times the sum of the targets.
+    loss = cross_entropy(torch.zeros(len(Y), 5, dtype=F64), Y, CLASSES, s)
+    torch.testing.assert_close(loss, torch.tensor(3.0, dtype=F64).log())
+
+
+def test_each_example_may_have_competitors_of_its_own():
+    rows = torch.tensor([[1, 0, 1, 0, 0], [0, 0, 1, 1, 1]], dtype=torch.bool)
+    y, smoothing = torch.tensor([2, 3]), 0.2
+    one_by_one = [
+        cross_entropy(logits()[i : i + 1], y[i : i + 1], rows[i], smoothing) for i in range(2)
+    ]
+    together = cross_entropy(logits()[:2], y, rows, smoothing)
+    torch.testing.assert_close(together, torch.stack(one_by_one).mean())
+
+
+def test_smoothing_has_no_effect_without_rivals():
+    alone = torch.zeros(5, dtype=torch.bool)
+    alone[2] = True
+    y = torch.full((6,), 2)
+    assert cross_entropy(logits(), y, alone, 0.3) == 0
+    assert not grad(cross_entropy)(logits(), y, alone, 0.3).any()
+
+
+@pytest.mark.parametrize("s", [0.0, 0.2])
+def test_absent_classes_get_no_gradient(s):
+    slope = grad(cross_entropy)(logits(), Y, CLASSES, s)
+    assert not slope[:, ~CLASSES].any()
+    assert (slope[:, CLASSES] != 0).all()
+
+
+def test_cross_entropy_is_finite_for_very_wrong_answers():
+    very_wrong = torch.zeros(1, 5)
+    very_wrong[0, 0] = 1e4
+    loss = cross_entropy(very_wrong, torch.tensor([2]), CLASSES, 0.1)
+    torch.testing.assert_close(loss, torch.tensor(9.5e3))  # 0.9 · 1e4 + 0.05 · (0 + 1e4)
+
+
+def test_log_probs_are_normalised_over_the_competitors():
+    log_p = log_probs(logits(), CLASSES)
+    torch.testing.assert_close(log_p[:, CLASSES].exp().sum(-1), torch.ones(len(Y), dtype=F64))
+    assert not log_p[:, ~CLASSES].exp().any()
+
+
+# ---- gradient penalty ----------------------------------------------------------------------------
+
+
+def points(*shape, seed=0):
+    g = generator(seed)
+    real = torch.randn(*shape, generator=g, dtype=F64)
+    fake = torch.randn(*shape, generator=g, dtype=F64)
+    return real, fake, torch.rand(shape[0], 1, generator=g, dtype=F64)
+
+
+@pytest.mark.parametrize("shape", [(7,), (2, 3, 4)])
+def test_penalty_of_a_linear_critic(shape):
+    w = torch.randn(shape, generator=generator(3), dtype=F64)
+    penalty = gradient_penalty(lambda x: (x * w).flatten(1).sum(-1), *points(6, *shape))
+    torch.testing.assert_close(penalty, (w.square().sum().sqrt() - 1) ** 2)
+
+
+def test_penalty_of_unit_slope_is_zero():
+    penalty = gradient_penalty(lambda x: x.flatten(1).sum(-1) / 12**0.5, *points(6, 3, 2, 2))
+    assert penalty < 1e-20
+
+
+def test_penalty_is_taken_between_the_two_points_of_each_example():
+    real, fake, mix = points(6, 5)
+    # ∇(‖x‖²/2) = x, so the norm of the slope is the norm of the point.
+    between = (1 - mix) * real + mix * fake
+    expected = (between.norm(dim=1) - 1).square().mean()
+    penalty = gradient_penalty(lambda x: x.square().sum(-1) / 2, real, fake, mix)
+    torch.testing.assert_close(penalty, expected)
+
+
+def test_penalty_has_a_finite_gradient_at_slope_zero():
+    def penalty(w):
+        return gradient_penalty(lambda x: x @ w, *points(6, 5))
+
+    at_zero = torch.zeros(5, dtype=F64)
+    torch.testing.assert_close(penalty(at_zero), torch.tensor(1.0, dtype=F64), atol=1e-5, rtol=0)
+    assert grad(penalty)(at_zero).isfinite().all()
+
+
+def test_gradient_of_the_penalty_is_that_of_autograd():
+    real, fake, mix = points(6, 5)
+    w = torch.randn(5, 4, generator=generator(1), dtype=F64)
+    ours = grad(lambda w: gradient_penalty(lambda x: (x @ w).tanh().sum(-1), real, fake, mix))(w)
+
+    w.requires_grad_()
+    x = ((1 - mix) * real + mix * fake).requires_grad_()
+    (slope,) = torch.autograd.grad((x @ w).tanh().sum(), x, create_graph=True)
+    (expected,) = torch.autograd.grad((slope.norm(dim=1) - 1).square().mean(), w)
+    torch.testing.assert_close(ours, expected)
+
+
+# ---- class means ---------------------------------------------------------------------------------
+
+
+def test_class_means():
+    x = torch.randn(len(Y), 2, 3, generator=generator(0), dtype=F64)
+    means, counts = class_means(x, Y, 5)
+    assert counts.tolist() == [2, 0, 2, 2, 0]
+    flat, y = x.reshape(-1, 6).numpy(), Y.numpy()
+    for c in range(5):
+        expected = flat[y == c].mean(0) if c in COLUMNS else np.zeros(6)
+        np.testing.assert_allclose(means[c], expected, rtol=1e-12)

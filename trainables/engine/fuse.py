@@ -1,0 +1,67 @@
+"""Lanes: many trials of one Shape, trained side by side in one process."""
+
+from collections.abc import Callable
+
+import torch
+from torch.func import vmap
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+
+def stack(trees):
+    """K equal trees -> one tree whose leaves have a leading axis K."""
+    return tree_map(lambda *leaves: torch.stack(leaves), *trees)
+
+
+def lane(tree, k: int):
+    """The k-th trial of a stacked tree."""
+    return tree_map(lambda leaf: leaf[k], tree)
+
+
+def fuse(function: Callable, shared: tuple[int, ...] = ()) -> Callable:
+    """A function of one lane -> the same function of K lanes, stacked along a leading axis.
+
+    Args:
+        function: pure; takes and returns trees of tensors. Drawing random numbers inside raises.
+        shared: positions of arguments that all lanes share and that carry no lane axis.
+
+    A pack of one lane runs the function itself on the lane's tensors: the same mathematics
+    without the cost of batching.
+    """
+
+    def fused(*args):
+        own = [i for i in range(len(args)) if i not in shared]
+        width = len(tree_flatten(args[own[0]])[0][0])
+        if width == 1:
+            args = [lane(a, 0) if i in own else a for i, a in enumerate(args)]
+            return tree_map(lambda leaf: leaf[None], function(*args))
+        dims = tuple(None if i in shared else 0 for i in range(len(args)))
+        return vmap(function, dims, randomness="error")(*args)
+
+    return fused
+
+
+def unroll(function: Callable, example: tuple) -> Callable:
+    """Replay ``function`` as the flat list of tensor operations that it comes down to.
+
+    ``vmap`` and ``grad`` interpret a step anew each time it runs; at these sizes that costs more
+    than the arithmetic. Here the step is traced once, for the widths and shapes of ``example``, and
+    from then on only its operations run, on arguments of those same shapes.
+
+    Args:
+        function: pure, of trees of tensors.
+        example: its arguments.
+    """
+    leaves, structure = tree_flatten(example)
+    shape_of_result = None
+
+    def flat(*flat_args):
+        nonlocal shape_of_result
+        result = function(*tree_unflatten(list(flat_args), structure))
+        result_leaves, shape_of_result = tree_flatten(result)
+        return result_leaves
+
+    program = make_fx(flat)(*leaves)
+    program.graph.eliminate_dead_code()
+    program.recompile()
+    return lambda *args: tree_unflatten(program(*tree_flatten(args)[0]), shape_of_result)

@@ -1,0 +1,74 @@
+"""Loss terms that several methods share, each a mean over examples (and dimensions)."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import grad
+
+ABSENT = -1e9  # finite, so that 0 · log p of an absent class is 0 and not NaN
+
+
+def log_probs(logits: Tensor, classes: Tensor) -> Tensor:
+    """Log-probabilities among the classes that compete.
+
+    Args:
+        logits: ``(B, C)``.
+        classes: ``(C,)`` or ``(B, C)`` bool, the competitors, at least one a row.
+
+    Returns:
+        ``(B, C)``; absent classes hold about ``ABSENT``.
+    """
+    return F.log_softmax(torch.where(classes, logits, ABSENT), dim=-1)
+
+
+def cross_entropy(
+    logits: Tensor, y: Tensor, classes: Tensor, smoothing: Tensor | float = 0.0
+) -> Tensor:
+    """Mean cross-entropy among competing classes, with smoothed targets.
+
+        −(1−s) log p_y − s/(n−1) Σ_{c≠y} log p_c     over the n classes that compete
+
+    Args:
+        logits: ``(B, C)``.
+        y: ``(B,)`` int64, each among its competitors.
+        classes: ``(C,)`` or ``(B, C)`` bool, the competitors.
+        smoothing: s in [0, 1). Without effect where an example has no rival (n = 1).
+
+    Source: smoothing as in the LGM code (specified, never switched on by its authors): the true
+    class keeps 1−s. Szegedy et al. 2016 and PyTorch spread s over all n classes instead.
+    """
+    log_p = log_probs(logits, classes)
+    true = log_p.gather(-1, y[:, None])[:, 0]
+    others = torch.where(classes, log_p, 0.0).sum(-1) - true
+    n = classes.sum(-1)
+    s = smoothing * (n > 1)
+    return -((1 - s) * true + s * others / (n - 1).clamp_min(1)).mean()
+
+
+def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor):
+    """How far the critic's slope is from 1 between real and generated examples.
+
+        mean_i ( ‖∇ D(x̂_i)‖₂ − 1 )²,   x̂_i = x_i + a_i (x̃_i − x_i)
+
+    Args:
+        critic: ``(B, *input) -> (B,)``, no interaction between examples (no batch norm).
+        real, fake: ``(B, *input)``.
+        mix: ``(B, 1)`` a, uniform in [0, 1], one an example.
+
+    The norm runs over all input dimensions of one example.
+    Source: Gulrajani et al., NeurIPS 2017, https://arxiv.org/abs/1704.00028.
+    """
+    a = mix.reshape(-1, *[1] * (real.dim() - 1))
+    between = real + a * (fake - real)
+    slope = grad(lambda x: critic(x).sum())(between).flatten(1)
+    norm = (slope.square().sum(-1) + 1e-12).sqrt()  # ∂√0 would be infinite
+    return (norm - 1).square().mean()
+
+
+def class_means(x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Mean example of every class: ``((C, D) means, (C,) counts)``; zero where a class is empty."""
+    member = (y[:, None] == torch.arange(classes, device=y.device)).to(x.dtype)  # (B, C)
+    counts = member.sum(0)
+    return (member.T @ x.flatten(1)) / counts.clamp_min(1)[:, None], counts

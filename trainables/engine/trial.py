@@ -1,0 +1,164 @@
+"""One configuration on its way through a task stream: learn a task, report, save, go on."""
+
+import json
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import trainables
+from trainables import benchmarks
+from trainables.engine import checkpoint, metrics
+from trainables.engine.learn import Engine
+from trainables.engine.method import Shape, configure
+from trainables.engine.noise import trial_seed
+
+
+class Plan(NamedTuple):
+    """What the trials of a study have in common. Plain values, so that it travels as JSON."""
+
+    method: str
+    benchmark: str
+    scenario: str  # "task", "class" or "domain"
+    seed: int  # of the study: class order, validation split and, with its config, a trial's seed
+    data_dir: str | None = None
+    embedder: str = "identity"
+    device: str = "cpu"
+
+    def benchmark_options(self) -> dict[str, Any]:
+        """What ``benchmarks.load`` and ``benchmarks.load_test`` need beside the name."""
+        return {
+            "scenario": self.scenario,
+            "seed": self.seed,
+            "data_dir": self.data_dir,
+            "embedder": self.embedder,
+        }
+
+
+@lru_cache(maxsize=2)
+def stream_of(plan: Plan) -> benchmarks.Stream:
+    """The task stream: training and validation data, never test data. Loaded once a process."""
+    return benchmarks.load(plan.benchmark, **plan.benchmark_options())
+
+
+@lru_cache(maxsize=16)
+def engine_of(plan: Plan, shape: Shape) -> Engine:
+    """The engine of a method and shape; keeps its traced steps from trial to trial."""
+    problem = stream_of(plan).problem
+    return Engine(trainables.load(plan.method).build(problem, shape), problem, plan.device)
+
+
+class Trial:
+    """A lane with its accuracy matrix, between tasks.
+
+    Args:
+        plan: of the study.
+        config: a flat configuration of the method.
+        seed: of the trial; by default a function of the study's seed and the configuration.
+
+    Raises:
+        ValueError: if the configuration is not one of the method.
+    """
+
+    def __init__(self, plan: Plan, config: dict[str, Any], seed: int | None = None):
+        self.plan, self.config = plan, config
+        self.seed = trial_seed(plan.seed, config) if seed is None else seed
+        shape, hyper = configure(trainables.load(plan.method), config)
+        self.stream, self.engine = stream_of(plan), engine_of(plan, shape)
+        self.lane = self.engine.start(hyper, self.seed)
+        self.rows: list[list[float]] = []  # row i of A, validation accuracy on tasks 0..i
+        self.losses: list[dict[str, float]] = []
+        self.seconds = 0.0  # spent learning and evaluating
+
+    @property
+    def tasks_learned(self) -> int:
+        return len(self.rows)
+
+    @property
+    def finished(self) -> bool:
+        return self.tasks_learned == len(self.stream.tasks)
+
+    def learn_next(self) -> str | None:
+        """Learn the next task and evaluate on all tasks so far.
+
+        Returns:
+            Why the trial diverged, or None. A diverged trial has no new row.
+        """
+        started, t = time.perf_counter(), self.tasks_learned
+        data = self.stream.batch(t, self.engine.method.data)
+        (learned,) = self.engine.learn_task([self.lane], data, t)
+        if learned.diverged is None:
+            self.lane = self.lane._replace(state=learned.state)
+            splits = [task.validation for task in self.stream.tasks[: t + 1]]
+            self.rows.append(self.evaluate(splits))
+            self.losses.append(learned.losses)
+        self.seconds += time.perf_counter() - started
+        return learned.diverged
+
+    def evaluate(self, splits) -> list[float]:
+        """Accuracy on each split, among the logits that compete after the tasks learned so far."""
+        rivals = self.stream.rivals(max(len(splits), self.tasks_learned) - 1)
+        return self.engine.evaluate([self.lane.state], splits, rivals)[0].tolist()
+
+    def matrix(self) -> np.ndarray:
+        """The accuracy matrix so far, (tasks learned)², NaN above the diagonal."""
+        a = np.full((self.tasks_learned, self.tasks_learned), np.nan)
+        for i, row in enumerate(self.rows):
+            a[i, : i + 1] = row
+        return a
+
+    def memory_bytes(self) -> int:
+        """What the method carries to the next task: weights and, where it keeps them, examples."""
+        size = checkpoint.size_in_bytes(self.engine.method.carried(self.lane.state))
+        if self.engine.method.data == "seen":
+            tasks = self.stream.tasks[: self.tasks_learned]
+            size += sum(checkpoint.size_in_bytes(tuple(task.train)) for task in tasks)
+        return size
+
+    def report(self) -> dict[str, float | int | str]:
+        """Flat scalars on the trial so far; metrics on validation data, fractions in [0, 1].
+
+        ``history`` is the whole record of the trial as JSON: rows of A and losses of every task.
+        """
+        tasks = self.tasks_learned
+        report = {
+            "tasks_learned": tasks,
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "memory_bytes": self.memory_bytes(),
+            "history": json.dumps({"accuracy": self.rows, "losses": self.losses}),
+        }
+        if tasks:
+            sizes = [len(task.validation.y) for task in self.stream.tasks[:tasks]]
+            report |= metrics.summary(self.matrix(), sizes)
+            report |= {f"acc/task_{j:02d}": a for j, a in enumerate(self.rows[-1])}
+            report |= {f"loss/{term}": value for term, value in self.losses[-1].items()}
+        return report
+
+    def save(self, path: Path) -> None:
+        """Write the trial as it stands, atomically."""
+        about = {
+            "config": self.config,
+            "seed": self.seed,
+            "accuracy": self.rows,
+            "losses": self.losses,
+            "seconds": self.seconds,
+        }
+        checkpoint.save(path, self.lane.state, about)
+
+    def restore(self, path: Path) -> None:
+        """Continue where ``save`` left off, with exactly the numbers that an unbroken run has.
+
+        Raises:
+            CheckpointError: if the file is missing, damaged, or of another trial.
+        """
+        state, about = checkpoint.load(path, self.lane.state)
+        if about["config"] != self.config or about["seed"] != self.seed:
+            raise checkpoint.CheckpointError(
+                f"checkpoint {path} is of another trial: {about['config']}, seed {about['seed']}"
+            )
+        self.lane = self.lane._replace(state=state)
+        self.rows, self.losses = about["accuracy"], about["losses"]
+        self.seconds = about["seconds"]

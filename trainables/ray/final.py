@@ -1,0 +1,395 @@
+"""The final phase: fresh seeds for the best few, a winner by validation, then the test set, once.
+
+A search's best score is the luckiest of many. So the best configurations and the default are
+trained again on seeds that no search trial had; the winner is the one with the best mean on
+validation data; and only then is test data opened, for the winner, the default, the floor
+(``sequential``) and the ceiling (``joint``).
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import ray
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import search_spaces
+from analysis import tables
+from analysis.schema import FIRST_FINAL
+from analysis.statistics import Interval, mean_interval, paired_difference
+from analysis.store import Record
+from trainables import benchmarks
+from trainables.engine.noise import seed_of
+from trainables.engine.trial import Plan, Trial, stream_of
+from trainables.ray.cluster import Cluster
+from trainables.ray.recorder import enter_tasks
+from trainables.ray.settings import Study
+from trainables.ray.study import PROTOCOL, columns, commit, plan_of, resources, versions
+from trainables.ray.trainable import describe, on_device
+
+FLOOR, CEILING = "sequential", "joint"
+
+
+class NothingCompleted(Exception):
+    """No trial of a search came to the end of the stream."""
+
+
+class Contender(NamedTuple):
+    """A configuration that is trained again on fresh seeds."""
+
+    label: str
+    method: str
+    config: dict[str, Any]
+    trial: int | None = None  # of the search, if it comes from there
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.method, json.dumps(self.config, sort_keys=True)
+
+
+class Rerun(NamedTuple):
+    """One contender on one fresh seed, trained."""
+
+    contender: Contender
+    seed: int
+    trial_id: int
+    score: float  # on validation data
+    row: dict[str, Any]  # of trials.parquet
+
+
+def contenders(study: Study, rows: Sequence[dict[str, Any]]) -> list[Contender]:
+    """The default, the best completed trials of the search, the floor and the ceiling.
+
+    Args:
+        study: settings.
+        rows: of trials.parquet; those of the search are looked at.
+    """
+    default = Contender("default", study.method, study.default())
+    found = [default]
+    ranked = sorted(
+        (r for r in rows if r["role"] == "search" and r["status"] == "completed"),
+        key=lambda r: (-r["score"], r["trial_id"]),
+    )
+    for row in ranked:
+        one = Contender(f"trial {row['trial_id']}", study.method, row["config"], row["trial_id"])
+        if one.key not in {c.key for c in found} and len(found) <= study.top:
+            found.append(one)
+    for name in (FLOOR, CEILING):
+        found.append(Contender(name, name, search_spaces.load(name).DEFAULT))
+    return found
+
+
+def fresh_seeds(study: Study) -> list[int]:
+    """Seeds of the final phase, the same for every contender, so that they can be paired."""
+    return [seed_of("final", study.seed, i) for i in range(study.final_seeds)]
+
+
+def state_file(directory: Path, trial_id: int) -> Path:
+    """Where a rerun's last state waits for the test data."""
+    return directory / "checkpoints" / "final" / f"{trial_id}.safetensors"
+
+
+def run(
+    study: Study,
+    directory: Path,
+    record: Record,
+    cluster: Cluster,
+    engines: int,
+    console: Console,
+    level: str = "normal",
+) -> tuple[list[tables.Contender], str]:
+    """Train the contenders on fresh seeds, choose the winner, open the test data.
+
+    What an earlier, interrupted run of this phase has finished is not trained again. Writes
+    ``best.yaml``.
+
+    Returns:
+        The rows of the final table (winner, default, floor, ceiling), and the answer in words.
+
+    Raises:
+        NothingCompleted: if no trial of the search has.
+    """
+    rows, plan = record.trials(), plan_of(study)
+    if not any(r["role"] == "search" and r["status"] == "completed" for r in rows):
+        raise NothingCompleted("no trial has completed, so there is nothing to choose from")
+    lineup = contenders(study, rows)
+    done = train(study, directory, record, plan, cluster, engines, console, level, lineup)
+    scores = {c.label: [r.score for r in done if r.contender.key == c.key] for c in lineup}
+    tuned = [c for c in lineup if c.label not in (FLOOR, CEILING)]
+    winner = max(tuned, key=lambda c: np.mean(scores[c.label]))
+    shown = {c.label: c for c in lineup if c.label in ("default", FLOOR, CEILING)}
+    shown = {"winner": winner, **shown}
+    test, opened = open_test(directory, record, plan, cluster, engines, shown, done)
+    table, plain = comparison(shown, done, test, study.metric)
+    best = write_best(study, directory, lineup, plain, scores, opened=bool(opened))
+    return table, in_words(best, directory)
+
+
+def train(
+    study: Study,
+    directory: Path,
+    record: Record,
+    plan: Plan,
+    cluster: Cluster,
+    engines: int,
+    console: Console,
+    level: str,
+    lineup: Sequence[Contender],
+) -> list[Rerun]:
+    """Every contender on every fresh seed; a seed on which it diverges counts as 0."""
+    done, jobs = [], []
+    known = {
+        (row["method"], json.dumps(row["config"], sort_keys=True), row["seed"]): row
+        for row in record.trials()
+        if row["role"] == "final"
+    }
+    next_id = max((row["trial_id"] for row in known.values()), default=FIRST_FINAL - 1) + 1
+    for contender in {c.key: c for c in reversed(lineup)}.values():
+        for seed in fresh_seeds(study):
+            row = known.get((*contender.key, seed))
+            if row and is_known(record, row, directory):
+                done.append(Rerun(contender, seed, row["trial_id"], row["score"] or 0.0, row))
+                continue
+            jobs.append((contender, seed, row["trial_id"] if row else next_id))
+            next_id += row is None
+
+    remote = ray.remote(max_retries=2, **as_options(cluster, engines))(retrain)
+    examples = [len(task.validation.y) for task in stream_of(plan).tasks]
+    waiting = {}
+    for contender, seed, trial_id in jobs:
+        own = plan._replace(method=contender.method)
+        future = remote.options(name=f"{contender.label}, seed {seed % 1000}").remote(
+            own, contender.config, seed, study.metric, state_file(directory, trial_id)
+        )
+        waiting[future] = contender, seed, trial_id
+    title = f"final phase: {len(lineup)} configurations × {study.final_seeds} fresh seeds"
+    for future in watched(list(waiting), title, console, level):
+        contender, seed, trial_id = waiting[future]
+        try:
+            report = ray.get(future)
+        except ray.exceptions.RayError as error:
+            report = {"failure": describe(error), "tasks_learned": 0, "seed": seed}
+        enter_tasks(record, trial_id, report, examples)
+        failure = report.get("failure")
+        record.finish(
+            trial_id,
+            contender.config,
+            role="final",
+            label=contender.label,
+            seed=seed,
+            status="failed" if failure else "completed",
+            reason=failure,
+            score=None if failure else report[study.metric],
+            metric=study.metric,
+            tasks_learned=report["tasks_learned"],
+            seconds=report.get("seconds"),
+            memory_bytes=report.get("memory_bytes"),
+            lanes=1,
+            started=report.get("started"),
+            finished=datetime.now(UTC),
+            **columns(study) | {"method": contender.method},
+        )
+        row = next(r for r in record.trials() if r["trial_id"] == trial_id)
+        done.append(Rerun(contender, seed, trial_id, row["score"] or 0.0, row))
+    return done
+
+
+def is_known(record: Record, row: dict[str, Any], directory: Path) -> bool:
+    """Whether an earlier run of the phase leaves nothing to train for this row."""
+    trial_id = row["trial_id"]
+    tested = record.row(trial_id, row["tasks_learned"] - 1, "test")
+    return bool(row["status"] == "failed" or tested or state_file(directory, trial_id).exists())
+
+
+def retrain(plan: Plan, config: dict[str, Any], seed: int, metric: str, file: Path):
+    """In a worker: one contender's walk on one seed, its last state left in ``file``."""
+    started = datetime.now(UTC)
+    trial, failure = Trial(on_device(plan), config, seed), None
+    while failure is None and not trial.finished:
+        failure = trial.learn_next()
+    if failure is None:
+        trial.save(file)
+    return trial.report() | {"failure": failure, "started": started}
+
+
+def open_test(
+    directory: Path,
+    record: Record,
+    plan: Plan,
+    cluster: Cluster,
+    engines: int,
+    shown: dict[str, Contender],
+    done: Sequence[Rerun],
+) -> tuple[dict[int, tuple[list[float], list[int]]], int]:
+    """Accuracy and examples of each task's test data, by trial_id, of the reruns to be shown.
+
+    What was opened before is read from the record; also returns how many reruns were evaluated now.
+    """
+    keys = {c.key for c in shown.values()}
+    chosen = [r for r in done if r.contender.key in keys and r.row["status"] == "completed"]
+    last = len(stream_of(plan).tasks) - 1
+    known = {r.trial_id: record.row(r.trial_id, last, "test") for r in chosen}
+    unopened = [r for r in chosen if known[r.trial_id] is None]
+    remote = ray.remote(max_retries=2, **as_options(cluster, engines))(test_row)
+    futures = [
+        remote.remote(
+            plan._replace(method=r.contender.method),
+            r.contender.config,
+            r.seed,
+            state_file(directory, r.trial_id),
+        )
+        for r in unopened
+    ]
+    for rerun, (row, examples) in zip(unopened, ray.get(futures), strict=True):
+        record.task(rerun.trial_id, rerun.seed, last, {"test": row}, {"test": examples})
+        known[rerun.trial_id] = row, examples
+        state_file(directory, rerun.trial_id).unlink(missing_ok=True)
+    record.flush()
+    return known, len(unopened)
+
+
+def test_row(plan: Plan, config: dict[str, Any], seed: int, file: Path):
+    """In a worker: the last row of A on test data, and the examples of each task."""
+    trial = Trial(on_device(plan), config, seed)
+    trial.restore(file)
+    splits = benchmarks.load_test(plan.benchmark, **plan.benchmark_options())
+    return trial.evaluate(splits), [len(split.y) for split in splits]
+
+
+def comparison(
+    shown: dict[str, Contender], done: Sequence[Rerun], test: dict[int, tuple], metric: str
+) -> tuple[list[tables.Contender], dict[str, dict[str, Any]]]:
+    """Rows of the final table, and the same for ``best.yaml``.
+
+    A seed on which a contender diverged has accuracy 0, and no forgetting.
+    """
+    rows, plain = [], {}
+    for label, contender in shown.items():
+        reruns = sorted((r for r in done if r.contender.key == contender.key), key=lambda r: r.seed)
+        ended = [test.get(r.trial_id) for r in reruns]
+        joint = [0.0 if x is None else float(np.average(x[0], weights=x[1])) for x in ended]
+        average = [0.0 if x is None else float(np.mean(x[0])) for x in ended]
+        kept = [r.row["forgetting"] for r in reruns]
+        of_search = "" if contender.trial is None else f" (trial {contender.trial})"
+        name = {FLOOR: f"{FLOOR} (floor)", CEILING: f"{CEILING} (ceiling)"}.get(label, label)
+        rows.append(
+            tables.Contender(
+                name + of_search,
+                joint,
+                average,
+                kept if None not in kept else [],
+                [r.row["memory_bytes"] or 0 for r in reruns],
+                [r.row["seconds"] or 0.0 for r in reruns],
+            )
+        )
+        plain[label] = {
+            "method": contender.method,
+            "trial": contender.trial,
+            "config": contender.config,
+            "test_joint_accuracy": as_dict(mean_interval(joint)),
+            f"validation_{metric}": as_dict(mean_interval([r.score for r in reruns])),
+            "per_seed_test_joint_accuracy": dict(zip([r.seed for r in reruns], joint, strict=True)),
+        }
+    return rows, plain
+
+
+def as_dict(interval: Interval) -> dict[str, float | int]:
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}
+
+
+def write_best(
+    study: Study,
+    directory: Path,
+    lineup: Sequence[Contender],
+    plain: dict,
+    scores: dict,
+    opened: bool,
+) -> dict[str, Any]:
+    """``best.yaml``: the answer, its intervals and where it comes from.
+
+    ``test_opened`` counts how often the test data of this study has been looked at: a search that
+    goes on after that is no longer blind to it.
+    """
+    path = directory / "best.yaml"
+    before = yaml.safe_load(path.read_text()) if path.exists() else {}
+    winner, default = plain["winner"], plain["default"]
+    seeds = winner["per_seed_test_joint_accuracy"]
+    gain = paired_difference(
+        list(seeds.values()), [default["per_seed_test_joint_accuracy"][s] for s in seeds]
+    )
+    best = {
+        "study": study.name,
+        "method": study.method,
+        "benchmark": study.benchmark,
+        "scenario": study.scenario,
+        "protocol": PROTOCOL,
+        "trials": study.trials,
+        "trial": winner["trial"],
+        "config": winner["config"],
+        "test_opened": before.get("test_opened", 0) + opened,
+        "gain_over_default": as_dict(gain),
+        "comparison": plain,
+        "candidates": {
+            c.label: as_dict(mean_interval(scores[c.label]))
+            for c in lineup
+            if c.label not in (FLOOR, CEILING)
+        },
+        "versions": dict(versions()),
+        "commit": commit(),
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    part = directory / ".best.yaml.tmp"
+    part.write_text(yaml.safe_dump(best, sort_keys=False))
+    part.replace(path)
+    return best
+
+
+def in_words(best: dict[str, Any], directory: Path) -> str:
+    """The answer of a study in a few lines."""
+    gain, score = best["gain_over_default"], best["comparison"]["winner"]["test_joint_accuracy"]
+    name = "the default" if best["trial"] is None else f"trial {best['trial']}"
+    margin = 50 * (gain["high"] - gain["low"])
+    verdict = "no better than" if gain["low"] <= 0 else "better than"
+    lines = [
+        f"Best: {name}, {score['mean']:.1%} joint accuracy on test data; "
+        f"{verdict} the default ({100 * gain['mean']:+.1f} ± {margin:.1f} points, "
+        f"paired over {gain['n']} seeds).",
+        f"Configuration and intervals: {directory / 'best.yaml'}",
+    ]
+    if best["test_opened"] > 1:
+        lines.append(
+            f"Test data was opened {best['test_opened']} times in this study: the search went on "
+            "after its result was known."
+        )
+    return "\n".join(lines)
+
+
+def as_options(cluster: Cluster, engines: int) -> dict[str, float]:
+    """``resources`` in the words of ``ray.remote``."""
+    return {f"num_{name}s": value for name, value in resources(cluster, engines).items()}
+
+
+def watched(futures: list, title: str, console: Console, level: str) -> Iterator:
+    """Futures as they are done, with a bar or with lines."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=level == "quiet" or not console.is_terminal,
+    )
+    if futures and level != "quiet" and not console.is_terminal:
+        console.print(title, soft_wrap=True, highlight=False)
+    with bar:
+        task = bar.add_task(title, total=len(futures))
+        while futures:
+            ready, futures = ray.wait(futures)
+            bar.advance(task, len(ready))
+            yield from ready

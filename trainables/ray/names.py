@@ -1,0 +1,6 @@
+"""What the command line offers by name, in a file that costs nothing to import."""
+
+SCENARIOS = ("class", "task", "domain")
+SAMPLERS = ("tpe", "random", "gp", "cmaes", "qmc", "nsga2")
+SCHEDULERS = ("asha", "hyperband", "median", "none")
+METRICS = ("joint_accuracy", "average_accuracy", "average_incremental_accuracy")

@@ -1,0 +1,119 @@
+"""A study's settings and its directory, before anything runs. Imports neither Ray nor, by itself,
+torch.
+
+A study's directory is self-contained: ``study.yaml`` (settings), ``study.journal`` (Optuna's
+trials), ``log.jsonl`` and three Parquet files (the record), ``checkpoints/``, ``tensorboard/``
+and, at the end, ``best.yaml``.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from filelock import FileLock, Timeout
+
+import search_spaces
+import trainables
+from search_spaces._tree import explore
+
+
+class StudyError(Exception):
+    """A study that cannot be made, opened or written; the message says what to do."""
+
+
+class Study(NamedTuple):
+    """The settings of a study, all that its results depend on. Written to ``study.yaml``."""
+
+    name: str
+    method: str
+    benchmark: str = "split_digits"
+    scenario: str = "class"
+    embedder: str = "identity"
+    data_dir: str | None = None  # on the machine that began the study
+    seed: int = 0
+    trials: int = 200  # in total, over all runs of the study
+    sampler: str = "tpe"
+    scheduler: str = "asha"
+    metric: str = "joint_accuracy"
+    search_shapes: bool = False
+    batch: int | None = None  # configurations asked together and judged in order (--reproducible)
+    final_seeds: int = 5
+    top: int = 3
+
+    def space(self) -> Callable[[Any], dict]:
+        """The method's search space, a function of an Optuna trial."""
+        space = search_spaces.load(self.method).space
+        return functools.partial(space, search_shapes=True) if self.search_shapes else space
+
+    def default(self) -> dict[str, Any]:
+        """The configuration that is tried first: the space's, with the method's own shapes."""
+        config = search_spaces.load(self.method).DEFAULT
+        if not self.search_shapes:
+            return config
+        shape = trainables.load(self.method).Shape()._asdict()
+        searched = {parameter.name for parameter in explore(self.space())}
+        return config | {name: shape[name] for name in shape.keys() & searched}
+
+
+def write(directory: Path, study: Study) -> None:
+    """``study.yaml``, whole or not at all."""
+    part = directory / ".study.yaml.tmp"
+    part.write_text(yaml.safe_dump(study._asdict(), sort_keys=False))
+    part.replace(directory / "study.yaml")
+
+
+def read(directory: Path) -> Study:
+    """The settings of the study in a directory.
+
+    Raises:
+        StudyError: if there is none, or ``study.yaml`` is not one of ours.
+    """
+    path = directory / "study.yaml"
+    try:
+        settings = yaml.safe_load(path.read_text())
+        return Study(**settings)
+    except FileNotFoundError:
+        found = "an empty folder" if directory.is_dir() else "no such folder"
+        raise StudyError(
+            f"no study in {directory} ({found} where study.yaml was expected): name the folder "
+            "that a search printed when it started"
+        ) from None
+    except (OSError, yaml.YAMLError, TypeError) as error:
+        raise StudyError(f"{path} is not the settings of a study: {error}") from error
+
+
+def free(directory: Path) -> Path:
+    """The folder itself, or the first of ``-2``, ``-3``, ... that does not exist."""
+    number, found = 1, directory
+    while found.exists():
+        number += 1
+        found = directory.with_name(f"{directory.name}-{number}")
+    return found
+
+
+@contextlib.contextmanager
+def in_use(directory: Path) -> Iterator[None]:
+    """Hold the study for this process.
+
+    Raises:
+        StudyError: if the directory cannot be written, or another process holds the study.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StudyError(
+            f"another search is running in {directory}: wait for it, or choose another --study-dir"
+        ) from None
+    except OSError as error:
+        raise StudyError(
+            f"cannot write to {directory} ({error.strerror}): choose another --study-dir"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

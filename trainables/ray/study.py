@@ -1,0 +1,189 @@
+"""The search of one study: searcher, scheduler, record and screen around Ray Tune."""
+
+import contextlib
+import functools
+import importlib.metadata
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from rich.console import Console
+
+from analysis.store import Record
+from trainables.benchmarks import Stream
+from trainables.engine.trial import Plan, stream_of
+from trainables.ray.cluster import Cluster
+from trainables.ray.recorder import Recorder
+from trainables.ray.scheduler import make_scheduler
+from trainables.ray.screen import Screen
+from trainables.ray.searcher import StudySearcher
+from trainables.ray.settings import Study
+from trainables.ray.tensorboard import TensorBoard
+from trainables.ray.trainable import TrialActor
+
+PROTOCOL = "end_of_stream"  # scored on validation data after the last task
+RUNG = "retained_accuracy"  # what trials are compared by before the end
+DEATHS = 2  # of a trial's process, before the trial counts as failed
+
+
+def search(
+    study: Study,
+    directory: Path,
+    record: Record,
+    cluster: Cluster,
+    engines: int,
+    console: Console,
+    level: str = "normal",
+    deadline: float | None = None,
+) -> None:
+    """Run what is left of the study's trials.
+
+    Args:
+        study: settings.
+        directory: the study's.
+        record: of the study, open.
+        cluster: that Ray runs on.
+        engines: trials at once.
+        console: where to show progress; ``level`` as in ``Screen``.
+        deadline: no trial starts after this time (``time.monotonic``); those that run finish.
+    """
+    plan, stream = plan_of(study), stream_of_study(study)
+    tasks = len(stream.tasks)
+    searcher = StudySearcher(
+        study.space(),
+        study.metric,
+        directory=directory,
+        study_name=study.name,
+        tasks=tasks,
+        total=study.trials,
+        rung=RUNG,
+        sampler=study.sampler,
+        seed=study.seed,
+        first=[study.default()],
+        batch=study.batch,
+        plan={"plan": plan._asdict(), "checkpoints": str((directory / "checkpoints").absolute())},
+        deadline=deadline,
+    )
+    scheduler = make_scheduler(
+        study.scheduler,
+        metric=RUNG,
+        tasks=tasks,
+        seed=study.seed,
+        history=searcher.history(),
+        batch=study.batch,
+    )
+    searcher.reasons = scheduler.reasons
+    finished = [row for row in record.trials() if row["role"] == "search"]
+    footer = [
+        f"study {directory}",
+        *([f"dashboard http://{cluster.dashboard}"] if cluster.dashboard else []),
+        f"curves tensorboard --logdir {directory / 'tensorboard'}",
+    ]
+    title = f"{study.method} on {study.benchmark}, {study.scenario}-incremental, {tasks} tasks"
+    screen = Screen(console, title, footer, study.trials, tasks, study.metric, finished, level)
+    recorder = Recorder(
+        record,
+        columns(study),
+        [len(task.validation.y) for task in stream.tasks],
+        study.metric,
+        scheduler.reasons.get,
+    )
+    # The class carries the method's name: that is what the dashboard lists actors by.
+    actor = type(study.method, (TrialActor,), {})
+    scratch = tempfile.mkdtemp(prefix="lgm-search-")  # what Tune writes; nothing needs it
+    try:
+        with screen:
+            tune.Tuner(
+                tune.with_resources(actor, resources(cluster, engines)),
+                tune_config=tune.TuneConfig(
+                    search_alg=searcher,
+                    scheduler=scheduler,
+                    num_samples=-1,
+                    max_concurrent_trials=engines,
+                    reuse_actors=True,
+                    trial_name_creator=lambda trial: f"trial_{trial.config['number']:06d}",
+                    trial_dirname_creator=lambda trial: f"trial_{trial.config['number']:06d}",
+                ),
+                run_config=tune.RunConfig(
+                    name=study.name,
+                    storage_path=scratch,
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=DEATHS),
+                    callbacks=[recorder, screen, TensorBoard(directory / "tensorboard")],
+                ),
+            ).fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def plan_of(study: Study) -> Plan:
+    """What the study's trials need to know of it."""
+    fields = ("method", "benchmark", "scenario", "seed", "data_dir", "embedder")
+    return Plan(**{name: getattr(study, name) for name in fields})
+
+
+def stream_of_study(study: Study) -> Stream:
+    """The task stream, loaded once in this process.
+
+    Raises:
+        ValueError: for an unknown benchmark or embedder, or data that is missing or damaged.
+    """
+    return stream_of(plan_of(study))
+
+
+def rungs(study: Study, tasks: int) -> str:
+    """Where trials may be stopped, in words."""
+    first = sorted(make_scheduler(study.scheduler, metric=RUNG, tasks=tasks).brackets[0])
+    return f"task {' and '.join(map(str, first))}" if first else "no task"
+
+
+def resources(cluster: Cluster, engines: int) -> dict[str, float]:
+    """What one trial holds of the cluster: a CPU, and its share of the GPUs if there are any."""
+    share = {"gpu": cluster.gpus / engines} if cluster.gpus else {}
+    return {"cpu": 1, **share}
+
+
+def columns(study: Study) -> dict[str, Any]:
+    """The columns that all rows of a study's record share."""
+    return {
+        "method": study.method,
+        "benchmark": study.benchmark,
+        "scenario": study.scenario,
+        "protocol": PROTOCOL,
+        "embedder": study.embedder,
+        "class_order_seed": study.seed,
+        "versions": versions(),
+        "commit": commit(),
+    }
+
+
+@functools.cache
+def versions() -> Mapping[str, str]:
+    """Versions of what a trial's numbers depend on."""
+    packages = ("lgm-search", "torch", "numpy", "ray", "optuna")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+@functools.cache
+def commit() -> str | None:
+    """The checkout's commit, or None outside one."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -1,6 +1,7 @@
 """What several tests share: a small task stream in float64, tiny shapes, one thread."""
 
 from dataclasses import replace
+from typing import Any
 
 import optuna
 import pytest
@@ -11,7 +12,7 @@ from trainables import benchmarks
 from trainables.benchmarks import Stream
 
 F64 = torch.float64
-EXACTLY = {"rtol": 0.0, "atol": 0.0}  # for torch.testing.assert_close
+EXACTLY: dict[str, Any] = {"rtol": 0.0, "atol": 0.0}  # for torch.testing.assert_close
 TINY = {"hidden": 8, "latent": 3, "batch_size": 8}  # by the last part of a Shape's field
 
 torch.set_num_threads(1)

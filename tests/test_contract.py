@@ -4,6 +4,7 @@ import ast
 import functools
 import math
 import pathlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -44,8 +45,9 @@ def test_every_space_has_its_method():
 def test_every_file_in_trainables_is_a_method(name):
     module = trainables.load(name)
     assert all(hasattr(module, part) for part in ("Shape", "Hyper", "State", "build"))
-    assert "Source:" in module.__doc__
-    assert "Differs from the source:" in module.__doc__
+    about = module.__doc__ or ""
+    assert "Source:" in about
+    assert "Differs from the source:" in about
 
 
 def imports_of(path: pathlib.Path) -> set[str]:
@@ -128,14 +130,14 @@ def brief(hyper, steps: int):
     return hyper._replace(**{f: steps + 3 * i for i, f in enumerate(fields)})
 
 
-def trials_of(name: str) -> list[tuple]:
-    """Random configurations of one Shape, each with steps of its own, and a seed."""
+def trials_of(name: str, lanes: int, steps: Sequence[int]) -> list[tuple]:
+    """Random configurations of one Shape, with these numbers of steps in turn, and seeds."""
     module = trainables.load(name)
-    hypers = [configure(module, suggested(name, k))[1] for k in range(LANES)]
+    hypers = [configure(module, suggested(name, k))[1] for k in range(lanes)]
     texts = [f for f in module.Hyper._fields if isinstance(getattr(hypers[0], f), str)]
     for text in texts:
         assert len({getattr(h, text) for h in hypers}) > 1, f"the lanes share one {text}"
-    return [(brief(hyper, 14 + 6 * (k % 4)), k) for k, hyper in enumerate(hypers)]
+    return [(brief(hyper, steps[k % len(steps)]), k) for k, hyper in enumerate(hypers)]
 
 
 class Result(NamedTuple):
@@ -169,7 +171,7 @@ def engine(name, blobs):
 
 @each_method
 def test_a_trial_has_the_same_numbers_alone_and_among_others(name, engine, blobs):
-    two_tasks, trials = first_tasks(blobs, 2), trials_of(name)
+    two_tasks, trials = first_tasks(blobs, 2), trials_of(name, LANES, [6, 15, 24, 33])
     together = walk(engine, two_tasks, trials)
     for k, trial in enumerate(trials):
         (alone,) = walk(engine, two_tasks, [trial])
@@ -182,7 +184,7 @@ def test_a_trial_has_the_same_numbers_alone_and_among_others(name, engine, blobs
 
 @each_method
 def test_a_trial_has_the_same_numbers_in_every_place(name, engine, blobs):
-    one_task, trials = first_tasks(blobs, 1), trials_of(name)[:4]
+    one_task, trials = first_tasks(blobs, 1), trials_of(name, 4, [7, 7, 7, 10])
     forwards, backwards = (walk(engine, one_task, order) for order in (trials, trials[::-1]))
     for a, b in zip(forwards, backwards[::-1], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
@@ -191,7 +193,7 @@ def test_a_trial_has_the_same_numbers_in_every_place(name, engine, blobs):
 @each_method
 def test_a_continued_trial_is_the_same_trial(name, engine, blobs):
     """Between tasks a trial is its hyperparameters, its seed and its state, and nothing else."""
-    two_tasks, (hyper, seed) = first_tasks(blobs, 2), trials_of(name)[0]
+    two_tasks, (hyper, seed) = first_tasks(blobs, 2), trials_of(name, 4, [33])[0]
     (whole,) = walk(engine, two_tasks, [(hyper, seed)])
     one = engine.start(hyper, seed)
     for t in range(2):
@@ -215,7 +217,7 @@ def test_memory_is_part_of_the_state(name, engine):
 
 @each_method
 def test_a_diverged_lane_says_why_and_changes_none_of_its_neighbours(name, engine, blobs):
-    one_task, healthy = first_tasks(blobs, 1), [(brief(h, 33), k) for h, k in trials_of(name)[:5]]
+    one_task, healthy = first_tasks(blobs, 1), trials_of(name, 5, [33])
     texts = {f: v for f, v in healthy[0][0]._asdict().items() if isinstance(v, str)}
     healthy = [(hyper._replace(**texts), seed) for hyper, seed in healthy]  # in lock-step
     rates = [f for f in healthy[0][0]._fields if f == "lr" or f.endswith("_lr")]
@@ -240,7 +242,7 @@ def test_a_diverged_lane_says_why_and_changes_none_of_its_neighbours(name, engin
 # ---- purity --------------------------------------------------------------------------------------
 
 
-def calls(name: str, method: Method, stream):
+def calls(name: str, method: Method, stream) -> Iterator[tuple[str, Callable, tuple]]:
     """Every function of a method, with arguments from the middle of a stream."""
     module = trainables.load(name)
     plain = configure(module, search_spaces.load(name).DEFAULT)[1]
@@ -254,19 +256,18 @@ def calls(name: str, method: Method, stream):
 
     for phase, step in method.steps.items():
         yield phase, step, (state, minibatch, hyper, noise(phase))
-        drawn = functools.partial(method.draw, phase=phase, steps=3, task=task, hyper=plain)
-        yield f"draw {phase}", lambda seed, draw=drawn: draw(generator(seed)), (5,)
+        yield f"draw {phase}", lambda p=phase: method.draw(generator(5), p, 3, task, plain), ()
     yield "begin_task", method.begin_task, (state, fresh, task, hyper)
     yield "end_task", method.end_task, (state, task, hyper, noise("end_task"))
     yield "predict", method.predict, (state, task.x)
-    yield "init", lambda seed: method.init(generator(seed)), (5,)
+    yield "init", lambda: method.init(generator(5)), ()
 
 
 @each_method
 def test_every_function_is_pure(name, engine, blobs):
     same = functools.partial(torch.testing.assert_close, **EXACTLY, equal_nan=True)
     for what, function, args in calls(name, engine.method, blobs):
-        before = tree_map(lambda leaf: leaf.clone() if torch.is_tensor(leaf) else leaf, args)
+        before = clone(args)
         random_state = torch.get_rng_state()
         first = clone(function(*args))
         assert torch.equal(random_state, torch.get_rng_state()), f"{what} moves the global state"

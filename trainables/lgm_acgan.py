@@ -27,8 +27,9 @@ Differs from the source:
 - (7) is a mean over samples and dimensions; the source divided by the number of learned classes
   once more, so its weight faded. Its labels are balanced over L.
 - (6) belonged to the joint trainer only; here the prototypes are those of the current task.
-- Replayed classes compete with all rivals, not with learned ones only, and "seen" classes are
-  replayed only by a generator that has met them: classifier-first tasks replay learned ones.
+- The classifier's real and replayed examples compete with all rivals; the source let real ones
+  compete within C_t, replayed ones in some versions within L. "Seen" classes are replayed only by
+  a generator that has met them: classifier-first tasks replay learned ones.
 - A class enters G as one-hot code: a learned embedding before a linear layer is the same function.
 - Steps are counted, not epochs; gradients are not clipped; Adam everywhere, rebuilt at each task.
 """
@@ -43,7 +44,7 @@ from torch.utils._pytree import tree_map
 from trainables.engine import noise as draws
 from trainables.engine.losses import class_means, cross_entropy, gradient_penalty
 from trainables.engine.method import Batch, Method, Params, Problem, Scalar
-from trainables.engine.nets import mlp
+from trainables.engine.nets import Net, mlp
 from trainables.engine.optim import Moments, adam, moments
 
 
@@ -100,9 +101,9 @@ class State(NamedTuple):
 
 
 class Nets(NamedTuple):
-    generator: object
-    critic: object
-    classifier: object
+    generator: Net
+    critic: Net
+    classifier: Net
 
 
 def networks(problem: Problem, shape: Shape) -> Nets:
@@ -183,7 +184,7 @@ def classifier_loss(classifier: Params, state: State, batch: Batch, hyper: Hyper
 
 def weighted(terms: dict[str, Tensor], hyper: Hyper) -> Tensor:
     """Σ w_i · term_i. A term's coefficient bears the term's name."""
-    return sum(getattr(hyper, name) * term for name, term in terms.items())
+    return torch.stack([getattr(hyper, name) * term for name, term in terms.items()]).sum()
 
 
 def choose(condition: Tensor, yes, no):

@@ -1,4 +1,4 @@
-"""Joint training: one step against ``torch.nn`` and ``torch.optim``, and that nothing is forgotten."""
+"""Joint training: steps against ``torch.nn`` and ``torch.optim``, and that nothing is forgotten."""
 
 import pytest
 import torch

@@ -559,7 +559,7 @@ def test_interleaved_tasks_take_all_their_steps(gan, classifier):
 
 
 def test_unknown_orders_raise():
-    with pytest.raises(ValueError, match="'gan_first'.*got 'gan_last'"):
+    with pytest.raises(ValueError, match=r"'gan_first'.*got 'gan_last'"):
         lgm_acgan.schedule(lgm_acgan.Hyper(order="gan_last"), 0)
 
 

@@ -1,4 +1,4 @@
-"""Fine-tuning: one step against ``torch.nn`` and ``torch.optim``, and what it is known for."""
+"""Fine-tuning: steps against ``torch.nn`` and ``torch.optim``, and what it is known for."""
 
 import pytest
 import torch

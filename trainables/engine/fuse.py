@@ -1,8 +1,9 @@
 """Lanes: many trials of one Shape, trained side by side in one process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 from torch.func import vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
@@ -22,7 +23,8 @@ def fuse(function: Callable, shared: tuple[int, ...] = ()) -> Callable:
     """A function of one lane -> the same function of K lanes, stacked along a leading axis.
 
     Args:
-        function: pure; takes and returns trees of tensors. Drawing random numbers inside raises.
+        function: pure; takes and returns trees of tensors. Drawing random numbers inside raises
+            in a pack of two or more.
         shared: positions of arguments that all lanes share and that carry no lane axis.
 
     A pack of one lane runs the function itself on the lane's tensors: the same mathematics
@@ -41,27 +43,37 @@ def fuse(function: Callable, shared: tuple[int, ...] = ()) -> Callable:
     return fused
 
 
-def unroll(function: Callable, example: tuple) -> Callable:
-    """Replay ``function`` as the flat list of tensor operations that it comes down to.
+class Flat:
+    """A function of trees as a function of their leaves, which is what can be traced and replayed.
+
+    Args:
+        function: pure, of trees of tensors.
+        structure: of its arguments, from ``tree_flatten`` of their tuple.
+
+    ``result`` is the structure of what it returned last, ``run`` the fastest way to call it.
+    """
+
+    def __init__(self, function: Callable, structure):
+        self.function, self.structure, self.result = function, structure, None
+        self.run: Callable = self
+
+    def __call__(self, *leaves):
+        out, self.result = tree_flatten(self.function(*tree_unflatten(leaves, self.structure)))
+        return out
+
+
+def unroll(function: Callable, example: Sequence[Tensor]) -> Callable:
+    """``function`` as the flat list of tensor operations that it comes down to.
 
     ``vmap`` and ``grad`` interpret a step anew each time it runs; at these sizes that costs more
     than the arithmetic. Here the step is traced once, for the widths and shapes of ``example``, and
     from then on only its operations run, on arguments of those same shapes.
 
     Args:
-        function: pure, of trees of tensors.
+        function: pure, from tensors to a list of tensors (see ``Flat``).
         example: its arguments.
     """
-    leaves, structure = tree_flatten(example)
-    shape_of_result = None
-
-    def flat(*flat_args):
-        nonlocal shape_of_result
-        result = function(*tree_unflatten(list(flat_args), structure))
-        result_leaves, shape_of_result = tree_flatten(result)
-        return result_leaves
-
-    program = make_fx(flat)(*leaves)
+    program = make_fx(function)(*example)
     program.graph.eliminate_dead_code()
     program.recompile()
-    return lambda *args: tree_unflatten(program(*tree_flatten(args)[0]), shape_of_result)
+    return program

@@ -9,28 +9,35 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import (
+    tree_flatten,
+    tree_leaves,
+    tree_map,
+    tree_structure,
+    tree_unflatten,
+)
 
 from trainables.engine import noise
-from trainables.engine.fuse import fuse, lane, stack, unroll
+from trainables.engine.fuse import Flat, fuse, lane, stack, unroll
 from trainables.engine.method import Batch, Hyper, Method, Problem, Scalar, State
 
-UNROLL_AFTER = 3 * noise.BLOCK  # steps of one phase and width; tracing earlier does not pay back
+UNROLL_AFTER = 10 * noise.BLOCK  # steps of one phase and width; tracing costs that of ~300
 EVALUATED_AT_ONCE = 4096  # examples
 
 
 class Stream(Protocol):
     """What is needed of a task stream; ``trainables.benchmarks`` makes them."""
 
-    problem: Problem
-    tasks: Sequence[Any]  # each with splits ``train`` and ``validation``: x (N, *input), y (N,)
-
-    def batch(self, t: int, data: str = "task") -> Batch: ...
+    @property
+    def problem(self) -> Problem: ...
+    @property
+    def tasks(self) -> Sequence[Any]: ...  # splits ``train``, ``validation``: x (N, *input), y (N,)
+    def batch(self, t: int, data: Literal["task", "seen"] = "task") -> Batch: ...
     def rivals(self, t: int) -> Tensor: ...
 
 
@@ -140,47 +147,59 @@ class Engine:
         self, phase: str, steps: int, group: list[_Progress], task: Batch, on_cpu: Batch, t: int
     ) -> None:
         """Step the lanes of ``group``, in lock-step, through their next block."""
-        size, examples = self.method.batch_size, len(task.y)
+        size, examples, width = self.method.batch_size, len(task.y), len(group)
         drawn, chosen = [], []
         for p in group:
             p.blocks.pop()
             drawn.append(self._draw(phase, noise.BLOCK, p, on_cpu, t))
             picks = p.generator(f"batch:{phase}", t)
             chosen.append(torch.randint(examples, (noise.BLOCK, size), generator=picks))
-        # (K, S, ...) -> for each step a tree of (K, ...)
-        index = torch.stack(chosen).to(self.device).unbind(1)
-        leaves, structure = tree_flatten(stack(drawn))
-        leaves = [leaf.unbind(1) for leaf in leaves]
-        masks = [m.expand(len(group), *m.shape) for m in task[2:]]
-
-        state, scalars = stack([p.state for p in group]), stack([p.scalars for p in group])
+        # A pack of one has no lane axis: its tensors go through the step as they are.
+        alone = width == 1
+        join, axis = (lambda trees: trees[0], 0) if alone else (stack, 1)
+        masks = [m if alone else m.expand(width, *m.shape) for m in task[2:]]
+        index = join(chosen).to(self.device).unbind(axis)
+        noises, noise_tree = tree_flatten(join(drawn))
+        noises = [leaf.unbind(axis) for leaf in noises]  # for each leaf, one tensor a step
+        scalars = join([p.scalars for p in group])
+        state, state_tree = tree_flatten(join([p.state for p in group]))
+        structure = tree_structure(
+            (
+                tree_unflatten(state, state_tree),
+                Batch(task.x, task.y, *masks),
+                scalars,
+                tree_unflatten([leaf[0] for leaf in noises], noise_tree),
+            )
+        )
+        step = self._step(phase, width, structure)
         logs = []
         for s in range(steps):
-            batch = Batch(task.x[index[s]], task.y[index[s]], *masks)
-            now = tree_unflatten([leaf[s] for leaf in leaves], structure)
-            args = (state, batch, scalars, now)
-            state, log = self._step(phase, len(group), args)(*args)
-            logs.append(log)
-        self._steps_run[phase, len(group)] += steps
+            x, y = task.x[index[s]], task.y[index[s]]
+            leaves = [*state, x, y, *masks, *scalars, *[leaf[s] for leaf in noises]]
+            if self._steps_run[phase, width] == UNROLL_AFTER:
+                step.run = unroll(step, leaves)
+            out = step.run(*leaves)
+            self._steps_run[phase, width] += 1
+            state = out[: len(state)]
+            logs.append(torch.stack(out[len(state) :]))  # (terms,) or (terms, K)
 
-        for term in logs[0]:
-            totals = torch.stack([log[term] for log in logs]).double().sum(0).tolist()
-            for p, total in zip(group, totals, strict=True):
+        for k, p in enumerate(group):
+            p.state = tree_unflatten([leaf if alone else leaf[k] for leaf in state], state_tree)
+        _, terms = tree_unflatten(out, step.result)
+        # One by one: a reduction's order would depend on the width of the pack.
+        totals = sum(log.double() for log in logs).reshape(len(terms), width).tolist()
+        for term, values in zip(terms, totals, strict=True):
+            for p, total in zip(group, values, strict=True):
                 p.sums[term] += total
                 p.counts[term] += steps
                 if not math.isfinite(total) and not p.diverged:
                     p.diverged = f"{term} became {total} in task {t}, phase {phase}"
-        for k, p in enumerate(group):
-            p.state = lane(state, k)
 
-    def _step(self, phase: str, width: int, example: tuple):
-        """The fused step of a phase; once it has run a while, the traced one."""
-        if self._steps_run[phase, width] < UNROLL_AFTER:
-            return fuse(self.method.steps[phase])
-        key = phase, width, len(example[1].x)
-        if key not in self._programs:
-            self._programs[key] = unroll(fuse(self.method.steps[phase]), example)
-        return self._programs[key]
+    def _step(self, phase: str, width: int, structure) -> Flat:
+        if (phase, width) not in self._programs:
+            step = self.method.steps[phase]
+            self._programs[phase, width] = Flat(step if width == 1 else fuse(step), structure)
+        return self._programs[phase, width]
 
     def _draw(self, phase: str, steps: int, p: _Progress, task: Batch, t: int):
         generator = p.generator(phase, t)

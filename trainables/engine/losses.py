@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import grad
 
-ABSENT = -1e9  # finite, so that 0 · log p of an absent class is 0 and not NaN
+ABSENT = -1e9  # finite: a row without any competitor (a class not met yet) must not be NaN
 
 
 def log_probs(logits: Tensor, classes: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def cross_entropy(
         logits: ``(B, C)``.
         y: ``(B,)`` int64, each among its competitors.
         classes: ``(C,)`` or ``(B, C)`` bool, the competitors.
-        smoothing: s in [0, 1). Without effect where an example has no rival (n = 1).
+        smoothing: s in [0, 1). Without effect where an example has no rival: log p_y is 0.
 
     Source: smoothing as in the LGM code (specified, never switched on by its authors): the true
     class keeps 1−s. Szegedy et al. 2016 and PyTorch spread s over all n classes instead.
@@ -42,9 +42,8 @@ def cross_entropy(
     log_p = log_probs(logits, classes)
     true = log_p.gather(-1, y[:, None])[:, 0]
     others = torch.where(classes, log_p, 0.0).sum(-1) - true
-    n = classes.sum(-1)
-    s = smoothing * (n > 1)
-    return -((1 - s) * true + s * others / (n - 1).clamp_min(1)).mean()
+    rivals = (classes.sum(-1) - 1).clamp_min(1)
+    return -((1 - smoothing) * true + smoothing * others / rivals).mean()
 
 
 def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor):

@@ -48,9 +48,7 @@ def make_token() -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         contextlib.suppress(FileExistsError),
-        open(  # noqa: PTH123
-            path, "x", opener=for_owner_only
-        ) as file,
+        open(path, "x", opener=for_owner_only) as file,
     ):
         file.write(secrets.token_hex(32))
 

@@ -25,12 +25,12 @@ from analysis.statistics import Interval, mean_interval, paired_difference
 from analysis.store import Record
 from trainables import benchmarks
 from trainables.engine.noise import seed_of
-from trainables.engine.trial import Plan, Trial, stream_of
 from trainables.ray.cluster import Cluster
 from trainables.ray.recorder import enter_tasks
 from trainables.ray.settings import Study
 from trainables.ray.study import PROTOCOL, columns, commit, plan_of, resources, versions
 from trainables.ray.trainable import describe, on_device
+from trainables.ray.trial import Plan, Trial, stream_of
 
 FLOOR, CEILING = "sequential", "joint"
 

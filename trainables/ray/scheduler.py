@@ -37,7 +37,6 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from trainables.engine.errors import unknown
 from trainables.ray.names import SCHEDULERS
 
-
 # A quantile of fewer values is mostly luck.
 PEERS = 5
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib.metadata
+import logging
 import platform
 import shutil
 import subprocess
@@ -16,7 +17,6 @@ from rich.console import Console
 
 from analysis.store import Record
 from trainables.benchmarks import Stream
-from trainables.engine.trial import Plan, stream_of
 from trainables.ray.cluster import Cluster
 from trainables.ray.recorder import Recorder
 from trainables.ray.scheduler import make_scheduler
@@ -25,6 +25,7 @@ from trainables.ray.searcher import StudySearcher
 from trainables.ray.settings import Study
 from trainables.ray.tensorboard import TensorBoard
 from trainables.ray.trainable import TrialActor
+from trainables.ray.trial import Plan, stream_of
 
 PROTOCOL = "end_of_stream"  # scored on validation data after the last task
 RUNG = "retained_accuracy"  # what trials are compared by before the end
@@ -69,6 +70,8 @@ def search(
         plan={"plan": plan._asdict(), "checkpoints": str((directory / "checkpoints").absolute())},
         deadline=deadline,
     )
+    finished = [row for row in record.trials() if row["role"] == "search"]
+    searcher.settle(finished)
     scheduler = make_scheduler(
         study.scheduler,
         metric=RUNG,
@@ -78,7 +81,6 @@ def search(
         batch=study.batch,
     )
     searcher.reasons = scheduler.reasons
-    finished = [row for row in record.trials() if row["role"] == "search"]
     footer = [
         f"study {directory}",
         *([f"dashboard http://{cluster.dashboard}"] if cluster.dashboard else []),
@@ -95,6 +97,7 @@ def search(
     )
     # The class carries the method's name: that is what the dashboard lists actors by.
     actor = type(study.method, (TrialActor,), {})
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses its own result files
     scratch = tempfile.mkdtemp(prefix="lgm-search-")  # what Tune writes; nothing needs it
     try:
         with screen:
@@ -113,6 +116,8 @@ def search(
                     name=study.name,
                     storage_path=scratch,
                     verbose=0,
+                    # A trial saves itself; a copy of Tune's at its end would be thrown away.
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                     failure_config=tune.FailureConfig(max_failures=DEATHS),
                     callbacks=[recorder, screen, TensorBoard(directory / "tensorboard")],
                 ),

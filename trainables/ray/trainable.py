@@ -8,8 +8,8 @@ import ray
 from ray import tune
 
 from trainables.engine.checkpoint import CheckpointError
-from trainables.engine.trial import Plan, Trial
 from trainables.ray.recorder import checkpoint_file
+from trainables.ray.trial import Plan, Trial
 
 log = logging.getLogger(__name__)
 

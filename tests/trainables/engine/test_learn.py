@@ -27,7 +27,7 @@ class Hyper(NamedTuple):
 
 class State(NamedTuple):
     a: Tensor  # x ← keep x + noise, over the steps of phase "a"
-    seen: Tensor  # the same of the mean input of the batches
+    seen: Tensor  # the same of what the batches hold
     b: Tensor  # steps of phase "b" so far
     fresh: Tensor  # what the last reset offered
     ended: Tensor  # Σ over tasks of (noise of the end + number of examples)
@@ -42,7 +42,8 @@ def toy(problem: Problem) -> Method:
 
     def step_a(state, batch, hyper, noise):
         a = hyper.keep * state.a + noise["n"]
-        seen = hyper.keep * state.seen + batch.x.mean()
+        met = (batch.x.sum(-1) * batch.y).sum() + batch.learned.sum()
+        seen = hyper.keep * state.seen + met
         return state._replace(a=a, seen=seen), {"a": a, "both": torch.ones_like(a)}
 
     def step_b(state, batch, hyper, noise):
@@ -85,7 +86,7 @@ def test_blocks_add_up_to_the_program(a, order, blobs):
 @pytest.mark.parametrize("program", [[("c", 5)], [("a", 3), ("b", -1)]])
 def test_programs_that_cannot_run_raise(program, blobs):
     method = toy(blobs.problem)._replace(schedule=lambda hyper, t: program)
-    with pytest.raises(ValueError, match="expected phases of .'a', 'b'. with steps >= 0"):
+    with pytest.raises(ValueError, match=r"expected phases of .'a', 'b'. with steps >= 0"):
         in_blocks(method, Hyper(), 0)
 
 
@@ -105,7 +106,8 @@ def by_hand(hyper, seed, stream, tasks):
             rows = torch.randint(len(task.y), (noise.BLOCK, BATCH), generator=draws["batch:a"])
             for s in range(min(noise.BLOCK, steps - start)):
                 a = hyper.keep * a + values[s]
-                seen = hyper.keep * seen + task.x[rows[s]].mean()
+                met = (task.x[rows[s]].sum(-1) * task.y[rows[s]]).sum() + 2 * t
+                seen = hyper.keep * seen + met
         b += hyper.b
         fresh = torch.randn((), generator=noise.generator(seed, "reset", t), dtype=F64)
         ended += torch.randn(1, generator=draws["end_task"], dtype=F64)[0] + len(task.y)

@@ -30,7 +30,7 @@ def test_configure_splits_by_field_and_keeps_defaults():
 def test_configure_names_the_nearest_field():
     with pytest.raises(ValueError, match=r"some_method.*'momentun'.*did you mean 'momentum'"):
         configure(METHOD, {"lr": 0.1, "momentun": 0.9})
-    with pytest.raises(ValueError, match="no hyperparameter 'xyz'$"):
+    with pytest.raises(ValueError, match=r"no hyperparameter 'xyz'$"):
         configure(METHOD, {"lr": 0.1, "xyz": 0.9})
 
 

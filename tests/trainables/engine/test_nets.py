@@ -1,5 +1,7 @@
 """The perceptron against ``torch.nn``."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -15,7 +17,7 @@ def test_mlp_is_a_stack_of_linear_layers(sizes, slope):
     g = generator(1)
     params = {k: torch.randn(p.shape, generator=g, dtype=F64) for k, p in net.init(g).items()}
     layers = []
-    for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (a, b) in enumerate(itertools.pairwise(sizes)):
         linear = nn.Linear(a, b, dtype=F64)
         linear.load_state_dict({"weight": params[f"w{i}"].T, "bias": params[f"b{i}"]})
         layers += [linear, nn.LeakyReLU(slope)]

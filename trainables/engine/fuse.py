@@ -1,6 +1,7 @@
 """Lanes: many trials of one Shape, trained side by side in one process."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,7 +55,8 @@ class Flat:
     """
 
     def __init__(self, function: Callable, structure):
-        self.function, self.structure, self.result = function, structure, None
+        self.function, self.structure = function, structure
+        self.result: Any = None
         self.run: Callable = self
 
     def __call__(self, *leaves):

@@ -5,6 +5,7 @@ Lanes of a pack share method, shape, benchmark and task. Each has a program for 
 and order. A lane's numbers depend on nothing but its own seed and hyperparameters.
 """
 
+import functools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -187,13 +188,14 @@ class Engine:
             p.state = tree_unflatten([leaf if alone else leaf[k] for leaf in state], state_tree)
         _, terms = tree_unflatten(out, step.result)
         # One by one: a reduction's order would depend on the width of the pack.
-        totals = sum(log.double() for log in logs).reshape(len(terms), width).tolist()
-        for term, values in zip(terms, totals, strict=True):
-            for p, total in zip(group, values, strict=True):
-                p.sums[term] += total
+        total = functools.reduce(torch.add, [log.double() for log in logs])
+        by_term = total.reshape(len(terms), width).tolist()
+        for term, values in zip(terms, by_term, strict=True):
+            for p, value in zip(group, values, strict=True):
+                p.sums[term] += value
                 p.counts[term] += steps
-                if not math.isfinite(total) and not p.diverged:
-                    p.diverged = f"{term} became {total} in task {t}, phase {phase}"
+                if not math.isfinite(value) and not p.diverged:
+                    p.diverged = f"{term} became {value} in task {t}, phase {phase}"
 
     def _step(self, phase: str, width: int, structure) -> Flat:
         if (phase, width) not in self._programs:

@@ -52,7 +52,7 @@ def connected(address: str | None, cpus: int | None) -> Iterator[Cluster]:
         resources = ray.cluster_resources()
         yield Cluster(
             dashboard=context.dashboard_url,
-            address=context.address_info["gcs_address"],
+            address=ray.get_runtime_context().gcs_address,
             cpus=int(resources.get("CPU", 0)),
             gpus=int(resources.get("GPU", 0)),
             local=not address,

@@ -7,14 +7,15 @@ validation data; and only then is test data opened, for the winner, the default,
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import ray
 import yaml
+from ray.exceptions import RayError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -28,7 +29,7 @@ from trainables.engine.noise import seed_of
 from trainables.ray.cluster import Cluster
 from trainables.ray.recorder import enter_tasks
 from trainables.ray.settings import Study
-from trainables.ray.study import PROTOCOL, columns, commit, plan_of, resources, versions
+from trainables.ray.study import PROTOCOL, columns, commit, gpu_share, plan_of, versions
 from trainables.ray.trainable import describe, on_device
 from trainables.ray.trial import Plan, Trial, stream_of
 
@@ -158,7 +159,7 @@ def train(
             jobs.append((contender, seed, row["trial_id"] if row else next_id))
             next_id += row is None
 
-    remote = ray.remote(max_retries=2, **as_options(cluster, engines))(retrain)
+    remote = on_workers(retrain, cluster, engines)
     examples = [len(task.validation.y) for task in stream_of(plan).tasks]
     waiting = {}
     for contender, seed, trial_id in jobs:
@@ -171,8 +172,8 @@ def train(
     for future in watched(list(waiting), title, console, level):
         contender, seed, trial_id = waiting[future]
         try:
-            report = ray.get(future)
-        except ray.exceptions.RayError as error:
+            report: Mapping[str, Any] = cast(Any, ray.get(future))
+        except RayError as error:
             report = {"failure": describe(error), "tasks_learned": 0, "seed": seed}
         enter_tasks(record, trial_id, report, examples)
         failure = report.get("failure")
@@ -233,9 +234,9 @@ def open_test(
     keys = {c.key for c in shown.values()}
     chosen = [r for r in done if r.contender.key in keys and r.row["status"] == "completed"]
     last = len(stream_of(plan).tasks) - 1
-    known = {r.trial_id: record.row(r.trial_id, last, "test") for r in chosen}
-    unopened = [r for r in chosen if known[r.trial_id] is None]
-    remote = ray.remote(max_retries=2, **as_options(cluster, engines))(test_row)
+    known = {r.trial_id: row for r in chosen if (row := record.row(r.trial_id, last, "test"))}
+    unopened = [r for r in chosen if r.trial_id not in known]
+    remote = on_workers(test_row, cluster, engines)
     futures = [
         remote.remote(
             plan._replace(method=r.contender.method),
@@ -369,9 +370,9 @@ def in_words(best: dict[str, Any], directory: Path) -> str:
     return "\n".join(lines)
 
 
-def as_options(cluster: Cluster, engines: int) -> dict[str, float]:
-    """``resources`` in the words of ``ray.remote``."""
-    return {f"num_{name}s": value for name, value in resources(cluster, engines).items()}
+def on_workers(function: Callable, cluster: Cluster, engines: int) -> Any:
+    """A function that Ray runs on a CPU and a share of the GPUs, again if its process dies."""
+    return ray.remote(num_cpus=1, num_gpus=gpu_share(cluster, engines), max_retries=2)(function)
 
 
 def watched(futures: list, title: str, console: Console, level: str) -> Iterator:

@@ -102,7 +102,7 @@ def search(
     try:
         with screen:
             tune.Tuner(
-                tune.with_resources(actor, resources(cluster, engines)),
+                tune.with_resources(actor, {"cpu": 1, "gpu": gpu_share(cluster, engines)}),
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
                     scheduler=scheduler,
@@ -147,10 +147,9 @@ def rungs(study: Study, tasks: int) -> str:
     return f"task {' and '.join(map(str, first))}" if first else "no task"
 
 
-def resources(cluster: Cluster, engines: int) -> dict[str, float]:
-    """What one trial holds of the cluster: a CPU, and its share of the GPUs if there are any."""
-    share = {"gpu": cluster.gpus / engines} if cluster.gpus else {}
-    return {"cpu": 1, **share}
+def gpu_share(cluster: Cluster, engines: int) -> float:
+    """What one trial holds of the cluster's GPUs, beside a CPU; at most one whole GPU."""
+    return min(1.0, cluster.gpus / engines)
 
 
 def columns(study: Study) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Scalars of every trial for TensorBoard, through tensorboardX."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class TensorBoard(tune.Callback):
         if result.get("done"):
             self.write(number, self.reports.pop(number))
 
-    def write(self, number: int, reports: list[Mapping[str, Any]]) -> None:
+    def write(self, number: int, reports: Sequence[Mapping[str, Any]]) -> None:
         with SummaryWriter(str(self.folder / f"trial_{number:06d}")) as writer:
             for report in reports:
                 for name, value in ours(report).items():

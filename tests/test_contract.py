@@ -11,14 +11,14 @@ import numpy as np
 import optuna
 import pytest
 import torch
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 import search_spaces
 import trainables
 from search_spaces._tree import check_configuration
 from tests.conftest import EXACTLY, F64, clone, first_tasks, generator, tiny
 from trainables import benchmarks
-from trainables.engine.fuse import fuse, stack, unroll
+from trainables.engine.fuse import Flat, fuse, stack, unroll
 from trainables.engine.learn import Engine, in_lane, learn
 from trainables.engine.method import Method, configure
 
@@ -285,8 +285,10 @@ def test_a_traced_step_is_the_step(name, engine, blobs):
         fused = fuse(function)
         others = tree_map(lambda leaf: leaf.roll(1, 0) if leaf.dim() else 0.5 * leaf, args)
         example, new = stack([args, args]), stack([others, args])
-        program = unroll(fused, example)
-        torch.testing.assert_close(program(*new), fused(*new), **EXACTLY)
+        leaves, structure = tree_flatten(example)
+        program, others = unroll(Flat(fused, structure), leaves), tree_leaves(new)
+        expected = tuple(tree_leaves(fused(*new)))
+        torch.testing.assert_close(tuple(program(*others)), expected, **EXACTLY)
 
 
 # ---- the default works ---------------------------------------------------------------------------

@@ -127,7 +127,7 @@ def generate(nets: Nets, params: Params, z: Tensor, y: Tensor, classes: int) -> 
 
 def critic_loss(critic: Params, x: Tensor, fake: Tensor, batch: Batch, hyper: Hyper, mix, nets):
     """The sum of (1), (2) and (3), and its terms."""
-    real_out, fake_out = nets.critic.apply(critic, x), nets.critic.apply(critic, fake)
+    real_out, fake_out = nets.critic.apply(critic, torch.cat([x, fake])).chunk(2)
     value = lambda q: nets.critic.apply(critic, q)[:, 0]  # noqa: E731
     terms = {
         "critic_adversarial": fake_out[:, 0].mean() - real_out[:, 0].mean(),
@@ -139,15 +139,16 @@ def critic_loss(critic: Params, x: Tensor, fake: Tensor, batch: Batch, hyper: Hy
 
 def generator_loss(generator: Params, state: State, batch: Batch, hyper: Hyper, noise, nets):
     """The sum of (4) to (7), and its terms."""
-    classes = batch.current.shape[-1]
-    fake = generate(nets, generator, noise["z"], batch.y, classes)
+    z, y = torch.cat([noise["z"], noise["z_old"]]), torch.cat([batch.y, noise["y_old"]])
+    sizes = len(batch.y), len(noise["y_old"])
+    fake, replayed = generate(nets, generator, z, y, batch.current.shape[-1]).split(sizes)
     out = nets.critic.apply(state.critic, fake)
     drift = prototype_distance(fake, batch.y, state.prototypes)
     terms = {
         "generator_adversarial": -out[:, 0].mean(),
         "generator_classification": cross_entropy(out[:, 1:], batch.y, batch.current),
         "generator_prototype": drift * (hyper.use_prototypes > 0),
-        "generator_rehearsal": alignment(generator, state.frozen, batch, noise, nets),
+        "generator_rehearsal": alignment(replayed, state.frozen, batch, noise, nets),
     }
     return weighted(terms, hyper), terms
 
@@ -159,12 +160,10 @@ def prototype_distance(fake: Tensor, y: Tensor, prototypes: Tensor) -> Tensor:
     return ((means - prototypes).square().mean(-1) * present).sum() / present.sum()
 
 
-def alignment(generator: Params, frozen: Params, batch: Batch, noise, nets: Nets) -> Tensor:
-    """(7), zero in the first task."""
-    z, y, classes = noise["z_old"], noise["y_old"], batch.learned.shape[-1]
-    now = generate(nets, generator, z, y, classes)
-    then = generate(nets, frozen, z, y, classes)
-    return (now - then).square().mean() * batch.learned.any()
+def alignment(replayed: Tensor, frozen: Params, batch: Batch, noise, nets: Nets) -> Tensor:
+    """(7), zero in the first task. ``replayed`` is G of the same noise and labels as Ḡ's."""
+    before = generate(nets, frozen, noise["z_old"], noise["y_old"], batch.learned.shape[-1])
+    return (replayed - before).square().mean() * batch.learned.any()
 
 
 def classifier_loss(classifier: Params, state: State, batch: Batch, hyper: Hyper, noise, nets):
@@ -172,8 +171,8 @@ def classifier_loss(classifier: Params, state: State, batch: Batch, hyper: Hyper
     y = noise["y_replay"]
     replayed = generate(nets, state.generator, noise["z_replay"], y, batch.learned.shape[-1])
     smoothing = hyper.label_smoothing
-    on_real = nets.classifier.apply(classifier, batch.x)
-    on_replay = nets.classifier.apply(classifier, replayed)
+    both = nets.classifier.apply(classifier, torch.cat([batch.x.flatten(1), replayed]))
+    on_real, on_replay = both.split((len(batch.y), len(y)))
     real = cross_entropy(on_real, batch.y, batch.rivals[batch.y], smoothing)
     replay = cross_entropy(on_replay, y, batch.rivals[y], smoothing) * batch.learned.any()
     return real + hyper.classifier_rehearsal * replay, {

@@ -284,7 +284,9 @@ def test_every_term_is_logged_and_has_a_coefficient(middle):
 
 def alignment(at: Scene, params, frozen, batch=None, noise=None):
     batch, noise = batch or at.batches[0], noise or at.noise[0]
-    return lgm_acgan.alignment(params, frozen, batch, noise, at.nets)
+    classes = batch.learned.shape[-1]
+    replayed = lgm_acgan.generate(at.nets, params, noise["z_old"], noise["y_old"], classes)
+    return lgm_acgan.alignment(replayed, frozen, batch, noise, at.nets)
 
 
 def test_alignment_is_zero_right_after_the_snapshot_and_so_is_its_gradient(blobs):

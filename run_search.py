@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import secrets
+import shlex
 import signal
 import sys
 import time
@@ -176,7 +177,7 @@ def show_space(args) -> int:
 
     from search_spaces._tree import show
 
-    study = new_study(args, name="")
+    study = new_study(args, name="") if args.resume is None else old_study(args)
     Console(highlight=False).print(show(study.space(), study.default()), soft_wrap=True)
     return 0
 
@@ -202,28 +203,40 @@ def new_study(args, name: str):
     return Study(name=name, **{k: v for k, v in typed.items() if v is not None})
 
 
+def old_study(args):
+    """The study to go on with, as it was adjusted.
+
+    Raises:
+        Usage: if the arguments contradict the study, or there is none.
+    """
+    from trainables.ray import settings
+
+    if args.study_dir is not None:
+        raise Usage("--resume DIR names the study's folder: leave --study-dir out")
+    for name in SETTINGS:
+        if getattr(args, name) is not None:
+            option = "--" + name.replace("_", "-")
+            raise Usage(f"--resume takes the study's own settings: leave {option} out")
+    try:
+        study = settings.read(args.resume)
+    except settings.StudyError as error:
+        raise Usage(error) from error
+    changed = {k: getattr(args, k) for k in ADJUSTABLE if getattr(args, k) is not None}
+    if args.data_dir is not None:
+        changed["data_dir"] = str(Path(args.data_dir).absolute())
+    return study._replace(**changed)
+
+
 def resolve(args):
     """The study and its folder: an old one to go on with, or a new one.
 
     Raises:
         Usage: if the arguments contradict the study, or the folder is taken.
-        StudyError: if there is no study to resume.
     """
     from trainables.ray import settings
 
     if args.resume is not None:
-        if args.study_dir is not None:
-            raise Usage("--resume DIR names the study's folder: leave --study-dir out")
-        for name in SETTINGS:
-            if getattr(args, name) is not None:
-                option = "--" + name.replace("_", "-")
-                raise Usage(f"--resume takes the study's own settings: leave {option} out")
-        study = settings.read(args.resume)
-        changed = {k: getattr(args, k) for k in ADJUSTABLE if getattr(args, k) is not None}
-        if args.data_dir is not None:
-            changed["data_dir"] = str(Path(args.data_dir).absolute())
-        return study._replace(**changed), args.resume
-
+        return old_study(args), args.resume
     study = new_study(args, name="")
     directory = args.study_dir or settings.free(Path("runs") / f"{study.method}-{study.benchmark}")
     if (directory / "study.yaml").exists():
@@ -248,7 +261,7 @@ def run(args) -> int:
     from trainables.ray.cluster import ClusterError
     from trainables.ray.study import stream_of_study
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     directory = None
     try:
         study, directory = resolve(args)
@@ -265,11 +278,14 @@ def run(args) -> int:
         return complain(error, EXIT_FAILED)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        print(
-            f"\ninterrupted; what is done is saved. Go on with:\n"
-            f"  python run_search.py --resume {directory}",
-            file=sys.stderr,
-        )
+        if directory and (directory / "study.yaml").exists():
+            print(
+                f"\ninterrupted; what is done is saved. Go on with:\n"
+                f"  python run_search.py --resume {shlex.quote(str(directory))}",
+                file=sys.stderr,
+            )
+        else:
+            print("\ninterrupted before the study began", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
@@ -293,7 +309,7 @@ def search_and_choose(args, study, directory: Path, console) -> int:
         if level != "quiet":
             console.print("starting Ray ...")
         cluster = stack.enter_context(connected(args.address, args.engines))
-        engines = args.engines or cluster.cpus
+        engines = args.engines or max(1, cluster.cpus)  # a cluster's workers may be on their way
         deadline = time.monotonic() + args.time_budget if args.time_budget else None
         search(study, directory, record, cluster, engines, console, level, deadline)
         try:
@@ -301,7 +317,7 @@ def search_and_choose(args, study, directory: Path, console) -> int:
         except final.NothingCompleted as error:
             return complain(f"{error} (see {directory / 'trials.parquet'})", EXIT_FAILED)
     console.print(final_table(rows))
-    console.print(answer, soft_wrap=True)
+    console.print(answer, soft_wrap=True, markup=False)
     return 0
 
 
@@ -319,7 +335,7 @@ def show_plan(study, directory: Path, stream, console) -> None:
         ("stopping", f"{study.scheduler}, after {rungs(study, len(stream.tasks))}"),
         ("final", f"{study.top} configurations and the default on {study.final_seeds} fresh seeds"),
     ):
-        console.print(f"{name:10}{text}", soft_wrap=True)
+        console.print(f"{name:10}{text}", soft_wrap=True, markup=False)
     console.print("space")
     console.print(show(study.space(), study.default()), soft_wrap=True)
 

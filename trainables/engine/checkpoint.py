@@ -52,7 +52,7 @@ def load(path: Path, like: State) -> tuple[State, dict[str, Any]]:
             stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot read checkpoint {path}: {error}") from error
-    if about.get("format") != FORMAT:
+    if about.get("format") != FORMAT or "about" not in about:
         raise CheckpointError(f"checkpoint {path} is not of format {FORMAT}: {about}")
     leaves = []
     for key, leaf in named:

@@ -83,10 +83,10 @@ def unroll(function: Callable, example: Sequence[Tensor]) -> Callable:
     program.recompile()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated for models; here it is an interpreter
-        script = torch.jit.trace(program, tuple(example), check_trace=False)
+        script: Any = torch.jit.trace(program, tuple(example), check_trace=False)
 
     def run(*leaves):
-        with torch.jit.optimized_execution(False):
+        with torch.jit.optimized_execution(False):  # pyright: ignore[reportPrivateImportUsage]
             return script(*leaves)
 
     return run

@@ -350,16 +350,24 @@ def write_best(
     return best
 
 
+def over_default(gain: Mapping[str, float]) -> str:
+    """The gain over the default, and whether it is one."""
+    points = f"{100 * gain['mean']:+.1f} points over the default"
+    if gain["n"] < 2:
+        return f"{points} on one seed, which says nothing about chance"
+    sure = "" if gain["low"] > 0 else ", so it is not shown to be better"
+    half = 50 * (gain["high"] - gain["low"])
+    return f"{points} (± {half:.1f}, paired over {gain['n']} seeds){sure}"
+
+
 def in_words(best: dict[str, Any], directory: Path) -> str:
     """The answer of a study in a few lines."""
     gain, score = best["gain_over_default"], best["comparison"]["winner"]["test_joint_accuracy"]
-    name = "the default" if best["trial"] is None else f"trial {best['trial']}"
-    margin = 50 * (gain["high"] - gain["low"])
-    verdict = "no better than" if gain["low"] <= 0 else "better than"
+    reached = f"{score['mean']:.1%} joint accuracy on test data"
     lines = [
-        f"Best: {name}, {score['mean']:.1%} joint accuracy on test data; "
-        f"{verdict} the default ({100 * gain['mean']:+.1f} ± {margin:.1f} points, "
-        f"paired over {gain['n']} seeds).",
+        f"Best: trial {best['trial']}, {reached}, {over_default(gain)}."
+        if best["trial"] is not None
+        else f"Best: the default, {reached}; nothing the search found beat it on validation data.",
         f"Configuration and intervals: {directory / 'best.yaml'}",
     ]
     if best["test_opened"] > 1:

@@ -69,7 +69,7 @@ class Screen(tune.Callback):
             self.live.start()
         elif self.level != "quiet":
             for line in (self.title, *self.footer):
-                self.console.print(line, soft_wrap=True, highlight=False)
+                self._print(line)
         return self
 
     def __exit__(self, *error) -> None:

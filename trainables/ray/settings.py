@@ -10,7 +10,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import yaml
 from filelock import FileLock, Timeout
@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 import search_spaces
 import trainables
 from search_spaces._tree import explore
+from trainables.engine.errors import unknown
 
 
 class StudyError(Exception):
@@ -73,16 +74,24 @@ def read(directory: Path) -> Study:
     """
     path = directory / "study.yaml"
     try:
-        settings = yaml.safe_load(path.read_text())
-        return Study(**settings)
+        study = Study(**yaml.safe_load(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         found = "an empty folder" if directory.is_dir() else "no such folder"
         raise StudyError(
             f"no study in {directory} ({found} where study.yaml was expected): name the folder "
             "that a search printed when it started"
         ) from None
-    except (OSError, yaml.YAMLError, TypeError) as error:
-        raise StudyError(f"{path} is not the settings of a study: {error}") from error
+    except (OSError, yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise StudyError(f"{path} is not the settings of a study: {reason}") from error
+    for field, kind in get_type_hints(Study).items():
+        value = getattr(study, field)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            expected = getattr(kind, "__name__", kind)
+            raise StudyError(f"{path}: expected {field} of type {expected}, found {value!r}")
+    if study.method not in search_spaces.names():
+        raise StudyError(f"{path}: {unknown('method', study.method, search_spaces.names())}")
+    return study
 
 
 def free(directory: Path) -> Path:

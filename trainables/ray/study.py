@@ -22,7 +22,7 @@ from trainables.ray.recorder import Recorder
 from trainables.ray.scheduler import make_scheduler
 from trainables.ray.screen import Screen
 from trainables.ray.searcher import StudySearcher
-from trainables.ray.settings import Study
+from trainables.ray.settings import Study, StudyError
 from trainables.ray.tensorboard import TensorBoard
 from trainables.ray.trainable import TrialActor
 from trainables.ray.trial import Plan, stream_of
@@ -52,24 +52,31 @@ def search(
         engines: trials at once.
         console: where to show progress; ``level`` as in ``Screen``.
         deadline: no trial starts after this time (``time.monotonic``); those that run finish.
+
+    Raises:
+        StudyError: if the journal is damaged or holds another study.
     """
     plan, stream = plan_of(study), stream_of_study(study)
     tasks = len(stream.tasks)
-    searcher = StudySearcher(
-        study.space(),
-        study.metric,
-        directory=directory,
-        study_name=study.name,
-        tasks=tasks,
-        total=study.trials,
-        rung=RUNG,
-        sampler=study.sampler,
-        seed=study.seed,
-        first=[study.default()],
-        batch=study.batch,
-        plan={"plan": plan._asdict(), "checkpoints": str((directory / "checkpoints").absolute())},
-        deadline=deadline,
-    )
+    checkpoints = str((directory / "checkpoints").absolute())
+    try:
+        searcher = StudySearcher(
+            study.space(),
+            study.metric,
+            directory=directory,
+            study_name=study.name,
+            tasks=tasks,
+            total=study.trials,
+            rung=RUNG,
+            sampler=study.sampler,
+            seed=study.seed,
+            first=[study.default()],
+            batch=study.batch,
+            plan={"plan": plan._asdict(), "checkpoints": checkpoints},
+            deadline=deadline,
+        )
+    except ValueError as error:  # a damaged journal
+        raise StudyError(" ".join(str(error).split())) from error
     finished = [row for row in record.trials() if row["role"] == "search"]
     searcher.settle(finished)
     scheduler = make_scheduler(

@@ -6,6 +6,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from setproctitle import setproctitle
 
 from trainables.engine.checkpoint import CheckpointError
 from trainables.ray.recorder import checkpoint_file
@@ -32,11 +33,13 @@ class TrialActor(tune.Trainable):
     def begin(self, config: dict[str, Any]) -> None:
         """Make the trial; what goes wrong here is reported by the first step."""
         self.number, self.failure, self.trial = config["number"], None, None
+        self.unheard = False  # whether a report on what was restored may have been lost
         self.file = checkpoint_file(config["checkpoints"], self.number)
         try:
             self.trial = Trial(on_device(Plan(**config["plan"])), config["hyper"])
             if self.file.exists():
                 self.trial.restore(self.file)
+                self.unheard = True
         except CheckpointError as error:
             log.warning("trial %d starts over: %s", self.number, error)
         except Exception as error:
@@ -46,11 +49,16 @@ class TrialActor(tune.Trainable):
         """Learn one task. A trial that fails or diverges ends with ``failure`` and the reason."""
         if self.trial is None:
             return {"failure": self.failure, "tasks_learned": 0, "done": True}
+        # What the dashboard's list of workers, ps and top show until the step is done.
+        task = self.trial.tasks_learned + 1
+        setproctitle(f"ray::{type(self).__name__} trial {self.number} task {task}")
         try:
-            if not self.trial.finished:
+            if self.unheard:  # the scheduler judges it by this task before it goes on
+                self.unheard = False
+            else:
                 self.failure = self.trial.learn_next()
-            if self.failure is None:
-                self.trial.save(self.file)
+                if self.failure is None:
+                    self.trial.save(self.file)
         except Exception as error:
             self.failure = describe(error)
         report = self.trial.report()
@@ -67,7 +75,8 @@ class TrialActor(tune.Trainable):
             self.trial.restore(Path(checkpoint_dir) / "trial.safetensors")
 
     def __repr__(self) -> str:
-        return f"trial {getattr(self, 'number', '?')}"
+        """Ray reads it once, when the process is made; it then serves trial after trial."""
+        return f"trials from {getattr(self, 'number', '?')} on"
 
 
 def describe(error: Exception) -> str:

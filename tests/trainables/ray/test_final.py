@@ -1,0 +1,175 @@
+"""The final phase: who takes part, on which seeds, and what is said of the result."""
+
+import ast
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+
+import search_spaces
+from trainables.engine.noise import trial_seed
+from trainables.ray import final
+from trainables.ray.final import Contender, Rerun, comparison, contenders, fresh_seeds, in_words
+from trainables.ray.settings import Study
+
+ROOT = Path(__file__).parents[3]
+STUDY = Study("s", "lgm_acgan", "gaussian", final_seeds=3, top=2)
+DEFAULT = search_spaces.load("lgm_acgan").DEFAULT
+
+
+def row(trial_id, score, role="search", status="completed", **config):
+    config = DEFAULT | {"gan_steps": trial_id} | config
+    return {
+        "trial_id": trial_id, "role": role, "status": status, "score": score, "config": config
+    }  # fmt: skip
+
+
+def labels(rows, study=STUDY):
+    return [c.label for c in contenders(study, rows)]
+
+
+def test_the_best_completed_trials_take_part_beside_default_floor_and_ceiling():
+    rows = [
+        row(0, 0.5), row(1, 0.9), row(2, 0.7), row(3, 0.8),
+        row(4, None, status="stopped"), row(5, None, status="failed"),
+        row(1_000_000, 0.99, role="final"),
+    ]  # fmt: skip
+    assert labels(rows) == ["default", "trial 1", "trial 3", "sequential", "joint"]
+    assert labels(rows, STUDY._replace(top=9))[1:5] == ["trial 1", "trial 3", "trial 2", "trial 0"]
+    found = contenders(STUDY, rows)
+    assert [c.trial for c in found] == [None, 1, 3, None, None]
+    assert [c.config for c in found[:2]] == [DEFAULT, rows[1]["config"]]
+    assert [c.method for c in found] == ["lgm_acgan"] * 3 + ["sequential", "joint"]
+
+
+def test_equal_configurations_take_part_once():
+    rows = [row(0, 0.9, gan_steps=DEFAULT["gan_steps"]), row(1, 0.8), row(2, 0.8, gan_steps=1)]
+    rows += [row(3, 0.8), row(4, 0.1)]  # a tie goes to the earlier trial
+    assert labels(rows) == ["default", "trial 1", "trial 3", "sequential", "joint"]
+
+
+def test_a_floor_is_also_the_default_of_its_own_study():
+    found = contenders(Study("s", "sequential"), [])
+    assert [c.label for c in found] == ["default", "sequential", "joint"]
+    assert found[0].key == found[1].key
+
+
+def test_fresh_seeds_are_those_of_no_trial():
+    seeds = fresh_seeds(STUDY)
+    assert len(set(seeds)) == 3
+    assert seeds == fresh_seeds(STUDY._replace(method="joint", trials=1, name="other"))
+    assert seeds == fresh_seeds(STUDY._replace(final_seeds=9))[:3]  # more seeds keep the first
+    assert not set(seeds) & set(fresh_seeds(STUDY._replace(seed=1)))
+    assert trial_seed(STUDY.seed, DEFAULT) not in seeds
+
+
+# ---- the answer, from data made by hand ----------------------------------------------------------
+
+WINNER = Contender("trial 3", "lgm_acgan", {"gan_steps": 3}, 3)
+OTHER = Contender("default", "lgm_acgan", {"gan_steps": 1})
+FLOOR = Contender("sequential", "sequential", {})
+SHOWN = {"winner": WINNER, "default": OTHER, "sequential": FLOOR}
+TEST = {0: ([1.0, 0.5], [10, 30]), 1: ([0.9, 0.9], [10, 30]), 3: ([0.5, 0.5], [10, 30])}
+TEST |= {4: ([0.3, 0.3], [10, 30]), 5: ([0.1, 0.1], [10, 30])}
+
+
+def rerun(contender, trial_id, seed, score=0.5, forgetting: float | None = 0.1):
+    about = {"forgetting": forgetting, "memory_bytes": 8, "seconds": 2.0}
+    return Rerun(contender, seed, trial_id, score, about)
+
+
+DONE = [
+    rerun(WINNER, 1, seed=20), rerun(WINNER, 0, seed=10),
+    rerun(OTHER, 2, seed=10, score=0.0, forgetting=None) , rerun(OTHER, 3, seed=20),
+    rerun(FLOOR, 4, seed=10), rerun(FLOOR, 5, seed=20),
+]  # fmt: skip
+
+
+def test_comparison_pairs_seeds_and_counts_a_failed_one_as_nothing():
+    rows, plain = comparison(SHOWN, DONE, TEST, "joint_accuracy")
+    assert [r.name for r in rows] == ["winner (trial 3)", "default", "sequential (floor)"]
+    assert list(rows[0].joint_accuracy) == pytest.approx([0.625, 0.9])  # by examples, by seed
+    assert list(rows[0].average_accuracy) == pytest.approx([0.75, 0.9])
+    assert list(rows[1].joint_accuracy) == pytest.approx([0.0, 0.5])  # seed 10 diverged
+    assert (rows[0].forgetting, rows[1].forgetting) == ([0.1, 0.1], [])
+    winner = plain["winner"]
+    assert winner["per_seed_test_joint_accuracy"] == pytest.approx({10: 0.625, 20: 0.9})
+    assert winner["test_joint_accuracy"]["mean"] == pytest.approx(0.7625)
+    assert winner["validation_joint_accuracy"]["mean"] == 0.5
+    assert (winner["trial"], winner["config"]) == (3, {"gan_steps": 3})
+    assert plain["default"]["validation_joint_accuracy"]["n"] == 2
+
+
+def best_of(folder, opened, shown=SHOWN):
+    _, plain = comparison(shown, DONE, TEST, "joint_accuracy")
+    scores = {"trial 3": [0.5, 0.5], "default": [0.0, 0.5], "sequential": [0.1, 0.1]}
+    return final.write_best(STUDY, folder, [OTHER, WINNER, FLOOR], plain, scores, opened)
+
+
+def test_best_yaml_is_complete_and_counts_how_often_test_data_was_opened(tmp_path):
+    best = best_of(tmp_path, opened=True)
+    assert yaml.safe_load((tmp_path / "best.yaml").read_text()) == best
+    assert [f.name for f in tmp_path.iterdir()] == ["best.yaml"]
+    assert (best["trial"], best["config"], best["test_opened"]) == (3, {"gan_steps": 3}, 1)
+    assert best["gain_over_default"]["mean"] == pytest.approx((0.625 + 0.9 - 0.5) / 2)
+    assert list(best["candidates"]) == ["default", "trial 3"]
+    assert {"study", "method", "benchmark", "scenario", "protocol", "trials"} <= set(best)
+    assert "torch" in best["versions"]
+    assert best_of(tmp_path, opened=False)["test_opened"] == 1  # all was known
+    assert best_of(tmp_path, opened=True)["test_opened"] == 2
+
+
+def test_the_answer_in_words(tmp_path):
+    best = best_of(tmp_path, opened=True)
+    words = in_words(best, tmp_path)
+    assert words.startswith("Best: trial 3, 76.2% joint accuracy on test data, +51.2 points over")
+    assert "paired over 2 seeds" in words and "not shown to be better" in words
+    assert "opened" not in words and str(tmp_path / "best.yaml") in words
+    best["gain_over_default"] = {"mean": 0.2, "low": 0.1, "high": 0.3, "n": 2}
+    words = in_words(best, tmp_path)
+    assert "+20.0 points over the default (± 10.0" in words and "not shown" not in words
+    assert "Best: the default, " in in_words(best | {"trial": None}, tmp_path)
+    assert "Test data was opened 2 times" in in_words(best | {"test_opened": 2}, tmp_path)
+
+
+def test_one_seed_says_nothing_about_the_spread(tmp_path):
+    done = [r for r in DONE if r.seed == 10]
+    _, plain = comparison(SHOWN, done, TEST, "joint_accuracy")
+    best = final.write_best(STUDY, tmp_path, [OTHER], plain, {"default": [0.0]}, opened=True)
+    assert best["gain_over_default"]["low"] == -math.inf
+    assert yaml.safe_load((tmp_path / "best.yaml").read_text()) == best
+    assert "nan" not in in_words(best, tmp_path)
+
+
+# ---- what a search may see (invariant 3) ---------------------------------------------------------
+
+
+def names_in(path: Path) -> set[str]:
+    """Every identifier, attribute and string of a file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Name):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.alias | ast.FunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)
+    return found
+
+
+def test_only_the_final_phase_opens_test_data():
+    ours = [ROOT / "run_search.py"]
+    for folder in ("trainables", "analysis", "search_spaces"):
+        ours += (ROOT / folder).rglob("*.py")
+    openers = {str(f.relative_to(ROOT)) for f in ours if "load_test" in names_in(f)}
+    assert openers == {"trainables/benchmarks/__init__.py", "trainables/ray/final.py"}
+    tree = ast.parse((ROOT / "trainables/ray/final.py").read_text(encoding="utf-8"))
+    callers = {
+        function.name
+        for function in tree.body
+        if isinstance(function, ast.FunctionDef) and "load_test" in ast.unparse(function)
+    }
+    assert callers == {"test_row"}

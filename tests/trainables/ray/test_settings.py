@@ -1,0 +1,198 @@
+"""A study's settings and directory, and the environment that Ray is started in."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import search_spaces
+import trainables
+from trainables.ray import environment, names, settings
+from trainables.ray.scheduler import make_scheduler
+from trainables.ray.searcher import make_sampler
+from trainables.ray.settings import Study, StudyError
+
+STUDY = Study(
+    "digits-ab12", "lgm_acgan", "gaussian", "task", data_dir="/data", trials=7, batch=2, top=1
+)
+
+
+def test_settings_come_back_as_they_were_written(tmp_path):
+    for study in (STUDY, Study("s", "joint")):
+        settings.write(tmp_path, study)
+        assert settings.read(tmp_path) == study
+    assert [f.name for f in tmp_path.iterdir()] == ["study.yaml"]
+    assert set(yaml.safe_load((tmp_path / "study.yaml").read_text())) == set(Study._fields)
+
+
+def refused(directory) -> str:
+    with pytest.raises(StudyError) as error:
+        settings.read(directory)
+    assert "\n" not in str(error.value) and str(directory) in str(error.value)
+    return str(error.value)
+
+
+def test_a_missing_study_is_refused(tmp_path):
+    assert "an empty folder where study.yaml was expected" in refused(tmp_path)
+    assert "no such folder" in refused(tmp_path / "none")
+    (tmp_path / "file").touch()
+    assert "not the settings" in refused(tmp_path / "file")
+
+
+GOOD = yaml.safe_dump(STUDY._asdict())
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "must be a mapping"),
+        (b"just text", "must be a mapping"),
+        (b"{: [\n}}", "not the settings"),
+        (b"\xff\xfe\x00", "not the settings"),
+        (b"name: x", "missing 1 required positional argument: 'method'"),
+        (GOOD.encode() + b"lanes: 3\n", "unexpected keyword argument 'lanes'"),
+        (GOOD.encode() + b"trials: many\n", "expected trials of type int, found 'many'"),
+        (GOOD.encode() + b"seed: true\n", "expected seed of type int, found True"),
+        (GOOD.encode() + b"method: lgm_acgn\n", "did you mean 'lgm_acgan'?"),
+    ],
+)
+def test_what_is_no_study_is_refused(tmp_path, content, reason):
+    (tmp_path / "study.yaml").write_bytes(content)
+    assert reason in refused(tmp_path)
+
+
+def test_the_first_free_folder(tmp_path):
+    wanted = tmp_path / "runs" / "a.b"
+    assert settings.free(wanted) == wanted
+    for name in ("a.b", "a.b-2", "a.b-4"):
+        wanted.with_name(name).mkdir(parents=True)
+    assert settings.free(wanted) == wanted.with_name("a.b-3")
+
+
+def test_the_default_has_a_value_for_every_shape_that_is_searched():
+    study = Study("s", "lgm_acgan")
+    default = search_spaces.load("lgm_acgan").DEFAULT
+    assert study.default() == default
+    wide = study._replace(search_shapes=True).default()
+    shape = trainables.load("lgm_acgan").Shape()._asdict()
+    assert wide.items() > default.items()
+    assert {k: v for k, v in wide.items() if k not in default}.items() <= shape.items()
+
+
+# ---- one process a study -------------------------------------------------------------------------
+
+HOLD = """
+import sys
+from pathlib import Path
+from trainables.ray import settings
+with settings.in_use(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_study_is_held_by_one_process_until_it_ends(tmp_path):
+    folder = tmp_path / "new" / "study"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(settings.__file__).parents[2],
+    ) as other:
+        assert other.stdout and other.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(StudyError, match="another search is running in"),
+            settings.in_use(folder),
+        ):
+            pass
+        other.kill()  # whatever ends it frees the study
+        other.wait()
+        with settings.in_use(folder):
+            pass
+    with settings.in_use(folder):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(StudyError, match=r"cannot write to .*file/study \(.+\): choose another"),
+        settings.in_use(tmp_path / "file" / "study"),
+    ):
+        pass
+
+
+# ---- environment ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty home folder and an environment without settings of Ray's."""
+    copy = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
+    monkeypatch.setattr(os, "environ", copy | {"HOME": str(tmp_path)})
+    monkeypatch.setattr(Path, "expanduser", lambda path: tmp_path / str(path).removeprefix("~/"))
+    return tmp_path
+
+
+def test_a_token_is_made_for_its_owner_only_and_kept(home):
+    environment.prepare(None)
+    file = home / ".ray" / "auth_token"
+    token = file.read_text()
+    assert len(token) == 64 and file.stat().st_mode & 0o777 == 0o600
+    environment.prepare(None)
+    assert file.read_text() == token
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+def test_what_the_user_has_set_wins(home):
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "1"}
+    environment.prepare(None)
+    assert os.environ["RAY_AUTH_MODE"] == "disabled"
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "1"
+    assert not list(home.iterdir())
+
+
+@pytest.mark.parametrize("name", ["RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"])
+def test_the_users_own_token_is_used(home, name):
+    os.environ[name] = "x"
+    environment.prepare(None)
+    assert os.environ["RAY_AUTH_MODE"] == "token" and not list(home.iterdir())
+
+
+def test_a_cluster_keeps_its_own_way_of_listening_and_asking_for_tokens(home):
+    environment.prepare("auto")
+    assert not set(environment.LOCAL) & set(os.environ)
+    assert set(environment.ALWAYS) <= set(os.environ)
+    assert not list(home.iterdir())
+
+
+# ---- names ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", names.SAMPLERS)
+def test_every_sampler_that_is_offered_exists(name):
+    assert make_sampler(name, 0, 50, ["lr"])
+
+
+@pytest.mark.parametrize("name", names.SCHEDULERS)
+def test_every_scheduler_that_is_offered_exists(name):
+    assert make_scheduler(name, metric="m", tasks=5)
+
+
+def test_scenarios_and_metrics_are_those_of_benchmarks_and_engine():
+    from trainables.benchmarks import SCENARIOS
+    from trainables.engine.metrics import SUMMARY
+
+    assert set(names.SCENARIOS) == set(SCENARIOS)
+    assert set(names.METRICS) <= set(SUMMARY)
+
+
+def test_defaults_of_a_study_are_what_the_command_line_says():
+    study = Study("s", "m")
+    assert (study.scenario, study.sampler) == (names.SCENARIOS[0], names.SAMPLERS[0])
+    assert (study.scheduler, study.metric) == (names.SCHEDULERS[0], names.METRICS[0])

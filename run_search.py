@@ -18,6 +18,7 @@ import search_spaces
 from trainables.engine.errors import unknown
 from trainables.ray.names import METRICS, SAMPLERS, SCENARIOS, SCHEDULERS
 
+BATCHES_OF = 4  # configurations an engine, asked together by --reproducible
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 EXAMPLES = """examples:
   run_search.py --method lgm_acgan --trials 200    everything else has a default
@@ -160,7 +161,8 @@ def show_list() -> int:
     print("methods     ", ", ".join(search_spaces.names()))
     print("benchmarks")
     for name, b in benchmarks.BENCHMARKS.items():
-        print(f"  {name:18}{f'{b.tasks} tasks × {b.classes_per_task} classes':22}{b.description}")
+        plural = "class" if b.classes_per_task == 1 else "classes"
+        print(f"  {name:18}{f'{b.tasks} tasks × {b.classes_per_task} {plural}':22}{b.description}")
     for what, known in (
         ("scenarios", SCENARIOS),
         ("samplers", SAMPLERS),
@@ -198,7 +200,7 @@ def new_study(args, name: str):
             raise Usage(unknown(what, value, known))
     typed = {k: getattr(args, k) for k in (*SETTINGS, *ADJUSTABLE)}
     if typed.pop("reproducible"):
-        typed["batch"] = args.engines or os.cpu_count()
+        typed["batch"] = BATCHES_OF * (args.engines or os.cpu_count() or 1)
     typed["data_dir"] = args.data_dir and str(Path(args.data_dir).absolute())
     return Study(name=name, **{k: v for k, v in typed.items() if v is not None})
 
@@ -253,7 +255,11 @@ def run(args) -> int:
     """Search, choose, print. What can be wrong is looked for before anything starts."""
     from trainables.ray import environment
 
-    environment.prepare(args.address)  # before Ray is imported
+    try:
+        environment.prepare(args.address)  # before Ray is imported
+    except OSError as error:
+        hint = "make your home folder writable, or set RAY_AUTH_TOKEN"
+        return complain(f"cannot write Ray's token: {error}: {hint}", EXIT_FAILED)
     from rich.console import Console
 
     from analysis.log import RecordError

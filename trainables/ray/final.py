@@ -124,6 +124,7 @@ def run(
     tuned = [c for c in lineup if c.label not in (FLOOR, CEILING)]
     winner = max(tuned, key=lambda c: np.mean(scores[c.label]))
     shown = {c.label: c for c in lineup if c.label in ("default", FLOOR, CEILING)}
+    shown = {k: c for k, c in shown.items() if k == "default" or c.key != lineup[0].key}
     shown = {"winner": winner, **shown}
     test, opened = open_test(directory, record, plan, cluster, engines, shown, done)
     table, plain = comparison(shown, done, test, study.metric)

@@ -107,3 +107,5 @@ def enter_tasks(
             {"validation": list(examples[: t + 1])},
             history["losses"][t],
         )
+    if len(history["losses"]) > len(rows):  # it diverged in the task after the last row
+        record.task(number, report["seed"], len(rows), {}, {}, history["losses"][-1])

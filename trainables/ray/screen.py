@@ -80,6 +80,8 @@ class Screen(tune.Callback):
             self._line()
 
     def on_trial_start(self, iteration, trials, trial, **info) -> None:
+        if not self.running and self.done == self.before:
+            self.began = time.monotonic()  # starting Ray's workers is no trial's time
         self.running[trial.config["number"]] = 0
 
     def on_trial_result(self, iteration, trials, trial, result, **info) -> None:
@@ -98,7 +100,7 @@ class Screen(tune.Callback):
         better = status == "completed" and self._challenge(result[self.metric], number)
         if self.level == "verbose":
             score = result.get(self.metric)
-            shown = "" if score is None else f" {score:.1%} after {result['tasks_learned']} tasks"
+            shown = "" if score is None else f", {score:.1%} after task {result['tasks_learned']}"
             detail = f": {result['failure']}" if status == "failed" else ""
             self._print(f"trial {number} {status}{shown}{detail}")
         elif status == "failed":
@@ -118,7 +120,7 @@ class Screen(tune.Callback):
 
     def _line(self) -> None:
         self.last_line = time.monotonic()
-        self._print(f"{self.done}/{self.total} trials  {self.tally()}  {self.best_so_far()}")
+        self._print(f"{self.done}/{self.total} trials  {self.tally()}  best: {self.best_so_far()}")
 
     @property
     def done(self) -> int:
@@ -142,7 +144,7 @@ class Screen(tune.Callback):
         if self.best is None:
             return "no trial has completed yet"
         score, number = self.best
-        return f"best {self.metric.replace('_', ' ')} {score:.1%} (trial {number}, validation)"
+        return f"{self.metric.replace('_', ' ')} {score:.1%} (trial {number}, validation)"
 
     def table(self) -> Group:
         """The live table."""
@@ -150,7 +152,8 @@ class Screen(tune.Callback):
         rows.add_row("best", self.best_so_far())
         running = [f"{n} (task {k + 1}/{self.tasks})" for n, k in sorted(self.running.items())]
         shown = ", ".join(running[:8]) + (f" and {len(running) - 8} more" if running[8:] else "")
-        rows.add_row("running", f"trial {shown}" if running else "none")
+        idle = "none" if self.done else "none yet: starting workers ..."
+        rows.add_row("running", f"trial {shown}" if running else idle)
         rows.add_row("ended", self.tally())
         for line in self.footer:
             name, _, rest = line.partition(" ")

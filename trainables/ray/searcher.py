@@ -261,20 +261,23 @@ class StudySearcher(Searcher):
         except Exception:
             log.exception("trial %d: not told; it will be run again on resume", trial.number)
 
-    def settle(self, finished: Iterable[Mapping[str, Any]]) -> None:
+    def settle(self, row: Mapping[str, Any], walked: Iterable[Mapping[str, float]]) -> None:
         """Tell what the record holds and the journal does not, after a kill between the two.
 
         Args:
-            finished: rows of trials that ended: ``trial_id``, ``status``, ``score``, ``reason``.
+            row: of a trial that ended: ``trial_id``, ``status``, ``score``, ``reason``.
+            walked: what it reported after task 1, 2, ...
         """
-        states = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED}
-        rows = {row["trial_id"]: row for row in finished}
-        for trial, _ in [waiting for waiting in self._waiting if waiting[0].number in rows]:
-            row = rows[trial.number]
-            if row["reason"]:
-                trial.set_user_attr("reason", row["reason"])
-            self.study.tell(trial, row["score"], states.get(row["status"], TrialState.FAIL))
-        self._waiting = deque(w for w in self._waiting if w[0].number not in rows)
+        waiting = next((w for w in self._waiting if w[0].number == row["trial_id"]), None)
+        if waiting is None:
+            return
+        self._waiting.remove(waiting)
+        trial, states = waiting[0], {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED}
+        for task, report in enumerate(walked, start=1):
+            self._report(trial, {**report, "tasks_learned": task})
+        if row["reason"]:
+            trial.set_user_attr("reason", row["reason"])
+        self.study.tell(trial, row["score"], states.get(row["status"], TrialState.FAIL))
 
     def history(self) -> list[tuple[int, list[float]]]:
         """``(number, [value after task 1, 2, ...])`` of all trials so far, for the scheduler.

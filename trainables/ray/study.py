@@ -8,15 +8,18 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune import TuneError
 from rich.console import Console
 
+from analysis.log import RecordError
 from analysis.store import Record
 from trainables.benchmarks import Stream
+from trainables.engine import metrics
 from trainables.ray.cluster import Cluster
 from trainables.ray.recorder import Recorder
 from trainables.ray.scheduler import make_scheduler
@@ -25,7 +28,7 @@ from trainables.ray.searcher import StudySearcher
 from trainables.ray.settings import Study, StudyError
 from trainables.ray.tensorboard import TensorBoard
 from trainables.ray.trainable import TrialActor
-from trainables.ray.trial import Plan, stream_of
+from trainables.ray.trial import Plan, block, stream_of
 
 PROTOCOL = "end_of_stream"  # scored on validation data after the last task
 RUNG = "retained_accuracy"  # what trials are compared by before the end
@@ -78,7 +81,11 @@ def search(
     except ValueError as error:  # a damaged journal
         raise StudyError(" ".join(str(error).split())) from error
     finished = [row for row in record.trials() if row["role"] == "search"]
-    searcher.settle(finished)
+    sizes = [len(task.validation.y) for task in stream.tasks]
+    for row in finished:
+        rows = record.rows(row["trial_id"])
+        walked = [metrics.summary(block(rows, k), sizes[:k]) for k in range(1, len(rows) + 1)]
+        searcher.settle(row, walked)
     scheduler = make_scheduler(
         study.scheduler,
         metric=RUNG,
@@ -98,18 +105,19 @@ def search(
     recorder = Recorder(
         record,
         columns(study),
-        [len(task.validation.y) for task in stream.tasks],
+        sizes,
         study.metric,
         scheduler.reasons.get,
     )
     # The class carries the method's name: that is what the dashboard lists actors by.
-    actor = type(study.method, (TrialActor,), {})
+    share = {"CPU": 1, "GPU": gpu_share(cluster, engines)}
+    actor = type(study.method, (TrialActor,), {"share": share})
     logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses its own result files
     scratch = tempfile.mkdtemp(prefix="lgm-search-")  # what Tune writes; nothing needs it
     try:
         with screen:
             tune.Tuner(
-                tune.with_resources(actor, {"cpu": 1, "gpu": gpu_share(cluster, engines)}),
+                actor,
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
                     scheduler=scheduler,
@@ -129,8 +137,17 @@ def search(
                     callbacks=[recorder, screen, TensorBoard(directory / "tensorboard")],
                 ),
             ).fit()
+    except TuneError as error:  # what a callback raised, such as a full disk
+        raise next((e for e in causes(error) if isinstance(e, RecordError)), error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what it was raised from, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def plan_of(study: Study) -> Plan:

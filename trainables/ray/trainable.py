@@ -1,6 +1,7 @@
 """One configuration as a Ray Tune trial: a step is a task, a report is flat scalars."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ class TrialActor(tune.Trainable):
     method's configuration), ``plan`` and ``checkpoints`` (a folder). A trial saves itself after
     every task and, wherever it is set up again, goes on from there.
     """
+
+    share: Mapping[str, float] = {"CPU": 1}  # of the cluster, that a trial holds
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        return tune.PlacementGroupFactory([dict(cls.share)])
 
     def setup(self, config: dict[str, Any]) -> None:
         self.begin(config)

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,16 +85,16 @@ class Trial:
         """Learn the next task and evaluate on all tasks so far.
 
         Returns:
-            Why the trial diverged, or None. A diverged trial has no new row.
+            Why the trial diverged, or None. A diverged trial has losses of the task, but no row.
         """
         started, t = time.perf_counter(), self.tasks_learned
         data = self.stream.batch(t, self.engine.method.data)
         (learned,) = self.engine.learn_task([self.lane], data, t)
+        self.losses.append(learned.losses)
         if learned.diverged is None:
             self.lane = self.lane._replace(state=learned.state)
             splits = [task.validation for task in self.stream.tasks[: t + 1]]
             self.rows.append(self.evaluate(splits))
-            self.losses.append(learned.losses)
         self.seconds += time.perf_counter() - started
         return learned.diverged
 
@@ -101,13 +102,6 @@ class Trial:
         """Accuracy on each split, among the logits that compete after the tasks learned so far."""
         rivals = self.stream.rivals(max(len(splits), self.tasks_learned) - 1)
         return self.engine.evaluate([self.lane.state], splits, rivals)[0].tolist()
-
-    def matrix(self) -> np.ndarray:
-        """The accuracy matrix so far, (tasks learned)², NaN above the diagonal."""
-        a = np.full((self.tasks_learned, self.tasks_learned), np.nan)
-        for i, row in enumerate(self.rows):
-            a[i, : i + 1] = row
-        return a
 
     def memory_bytes(self) -> int:
         """What the method carries to the next task: weights and, where it keeps them, examples."""
@@ -132,7 +126,7 @@ class Trial:
         }
         if tasks:
             sizes = [len(task.validation.y) for task in self.stream.tasks[:tasks]]
-            report |= metrics.summary(self.matrix(), sizes)
+            report |= metrics.summary(block(self.rows, tasks), sizes)
             report |= {f"acc/task_{j:02d}": a for j, a in enumerate(self.rows[-1])}
             report |= {f"loss/{term}": value for term, value in self.losses[-1].items()}
         return report
@@ -162,3 +156,11 @@ class Trial:
         self.lane = self.lane._replace(state=state)
         self.rows, self.losses = about["accuracy"], about["losses"]
         self.seconds = about["seconds"]
+
+
+def block(rows: Sequence[Sequence[float]], tasks: int) -> np.ndarray:
+    """The leading ``(tasks, tasks)`` block of A from its rows; NaN above the diagonal."""
+    a = np.full((tasks, tasks), np.nan)
+    for i, row in enumerate(rows[:tasks]):
+        a[i, : i + 1] = row
+    return a

@@ -174,7 +174,7 @@ def test_plain_lines():
     assert "\x1b" not in text
     assert re.fullmatch(
         r"1/6 trials  1 completed, 0 stopped early, 0 failed  0:00 elapsed, about 0:00 left  "
-        r"best joint accuracy 70\.0% \(trial 2, validation\)",
+        r"best: joint accuracy 70\.0% \(trial 2, validation\)",
         lines[2],
     )
     assert lines[3] == "trial 4 failed: ce became nan in task 1"
@@ -185,9 +185,9 @@ def test_plain_lines():
 
 def test_verbose_has_a_line_for_every_trial():
     _, text = shown("verbose")
-    assert "trial 2 completed 70.0% after 3 tasks\n" in text
-    assert "trial 3 stopped 60.0% after 2 tasks\n" in text
-    assert "trial 4 failed 50.0% after 1 tasks: ce became nan in task 1\n" in text
+    assert "trial 2 completed, 70.0% after task 3\n" in text
+    assert "trial 3 stopped, 60.0% after task 2\n" in text
+    assert "trial 4 failed, 50.0% after task 1: ce became nan in task 1\n" in text
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -199,7 +199,7 @@ def test_a_terminal_has_a_table():
     _, text = shown(terminal=True)
     table = text[text.rindex("m on b") :]
     for line in ("3/6 trials", "trial 5 (task 2/3)", "1 completed, 1 stopped early, 1 failed",
-                 "best joint accuracy 70.0% (trial 2, validation)", "runs/[x]"):  # fmt: skip
+                 "joint accuracy 70.0% (trial 2, validation)", "runs/[x]"):  # fmt: skip
         assert line in table
     assert "trial 4 failed: ce became nan in task 1" in text
 
@@ -207,7 +207,7 @@ def test_a_terminal_has_a_table():
 def test_earlier_runs_of_the_study_count():
     screen, text = shown(finished=EARLIER)
     assert "5/6 trials  2 completed, 2 stopped early, 1 failed" in text
-    assert screen.best == (0.9, 0) and "best joint accuracy 90.0% (trial 0, validation)" in text
+    assert screen.best == (0.9, 0) and "joint accuracy 90.0% (trial 0, validation)" in text
 
 
 def test_an_empty_search_shows_that_nothing_has_ended():

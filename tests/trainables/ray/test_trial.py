@@ -15,7 +15,7 @@ from trainables.engine.checkpoint import CheckpointError
 from trainables.engine.noise import trial_seed
 from trainables.ray import trainable
 from trainables.ray.trainable import TrialActor
-from trainables.ray.trial import Plan, Trial, stream_of
+from trainables.ray.trial import Plan, Trial, block, stream_of
 
 METHODS = search_spaces.names()
 
@@ -68,7 +68,7 @@ def test_a_report_is_flat_scalars_by_the_documented_names(method):
         assert all(isinstance(v, int | float | str) for v in report.values())
         assert report["tasks_learned"] == tasks
         sizes = [len(t.validation.y) for t in trial.stream.tasks[:tasks]]
-        measured = metrics.summary(trial.matrix(), sizes)
+        measured = metrics.summary(block(trial.rows, tasks), sizes)
         assert {k: report[k] for k in measured} == measured
         accuracies = {f"acc/task_{j:02d}": a for j, a in enumerate(trial.rows[-1])}
         assert len(accuracies) == tasks and accuracies.items() <= report.items()

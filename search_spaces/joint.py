@@ -14,7 +14,7 @@ DEFAULT = {
 
 def space(trial, search_shapes: bool = False) -> dict:
     """Suggest one configuration."""
-    config = {"steps": trial.suggest_int("steps", 100, 600)} | adam(trial)
+    config = {"steps": trial.suggest_int("steps", 100, 400)} | adam(trial)
     config["label_smoothing"] = trial.suggest_float("label_smoothing", 0.0, 0.2)
     config["from_scratch"] = trial.suggest_categorical("from_scratch", [True, False])
     if search_shapes:

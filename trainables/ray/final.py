@@ -92,7 +92,7 @@ def fresh_seeds(study: Study) -> list[int]:
 
 def state_file(directory: Path, trial_id: int) -> Path:
     """Where a rerun's last state waits for the test data."""
-    return directory / "checkpoints" / "final" / f"{trial_id}.safetensors"
+    return directory.absolute() / "checkpoints" / "final" / f"{trial_id}.safetensors"
 
 
 def run(
@@ -166,7 +166,7 @@ def train(
     for contender, seed, trial_id in jobs:
         own = plan._replace(method=contender.method)
         future = remote.options(name=f"{contender.label}, seed {seed % 1000}").remote(
-            own, contender.config, seed, study.metric, state_file(directory, trial_id)
+            own, contender.config, seed, state_file(directory, trial_id)
         )
         waiting[future] = contender, seed, trial_id
     title = f"final phase: {len(lineup)} configurations × {study.final_seeds} fresh seeds"
@@ -208,7 +208,7 @@ def is_known(record: Record, row: dict[str, Any], directory: Path) -> bool:
     return bool(row["status"] == "failed" or tested or state_file(directory, trial_id).exists())
 
 
-def retrain(plan: Plan, config: dict[str, Any], seed: int, metric: str, file: Path):
+def retrain(plan: Plan, config: dict[str, Any], seed: int, file: Path):
     """In a worker: one contender's walk on one seed, its last state left in ``file``."""
     started = datetime.now(UTC)
     trial, failure = Trial(on_device(plan), config, seed), None

@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 from ray import tune
-from setproctitle import setproctitle
+from ray._raylet import setproctitle  # pyright: ignore[reportAttributeAccessIssue]
 
 from trainables.engine.checkpoint import CheckpointError
 from trainables.ray.recorder import checkpoint_file
@@ -56,7 +56,8 @@ class TrialActor(tune.Trainable):
         """Learn one task. A trial that fails or diverges ends with ``failure`` and the reason."""
         if self.trial is None:
             return {"failure": self.failure, "tasks_learned": 0, "done": True}
-        # What the dashboard's list of workers, ps and top show until the step is done.
+        # What the dashboard, ps and top show until the step is done. With Ray's own
+        # function: Ray has moved the memory that the package setproctitle looks for.
         task = self.trial.tasks_learned + 1
         setproctitle(f"ray::{type(self).__name__} trial {self.number} task {task}")
         try:

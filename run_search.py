@@ -278,7 +278,6 @@ def run(args) -> int:
         if args.dry_run:
             show_plan(study, directory, stream, console)
             return 0
-        signal.signal(signal.SIGTERM, lambda *_: interrupt())
         return search_and_choose(args, study, directory, console)
     except (settings.StudyError, ClusterError, RecordError) as error:
         return complain(error, EXIT_FAILED)
@@ -295,7 +294,7 @@ def run(args) -> int:
         return EXIT_INTERRUPTED
 
 
-def interrupt():
+def interrupt(*_):
     raise KeyboardInterrupt
 
 
@@ -315,6 +314,7 @@ def search_and_choose(args, study, directory: Path, console) -> int:
         if level != "quiet":
             console.print("starting Ray ...")
         cluster = stack.enter_context(connected(args.address, args.engines))
+        signal.signal(signal.SIGTERM, interrupt)  # Ray has set its own, which saves nothing
         engines = args.engines or max(1, cluster.cpus)  # a cluster's workers may be on their way
         deadline = time.monotonic() + args.time_budget if args.time_budget else None
         search(study, directory, record, cluster, engines, console, level, deadline)

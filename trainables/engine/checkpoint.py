@@ -1,5 +1,6 @@
 """A trial between two tasks, on disk: tensors and JSON in one safetensors file, no pickle."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,22 @@ def save(path: Path, state: State, about: dict[str, Any]) -> None:
         path: the file; its folder is made if need be.
         state: a tree of tensors.
         about: anything JSON can hold (tasks learned, accuracy rows, ...).
+
+    Raises:
+        CheckpointError: if it cannot be written, to a full disk say. An older file stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     named, _ = tree_flatten_with_path(state)
     # Tensors that share memory (a snapshot and its original) are refused by the format: copy.
     tensors = {keystr(key): leaf.detach().cpu().clone().contiguous() for key, leaf in named}
     part = path.with_suffix(".part")
-    save_file(tensors, part, {"format": FORMAT, "about": json.dumps(about)})
-    part.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part, {"format": FORMAT, "about": json.dumps(about)})
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise CheckpointError(f"cannot write checkpoint {path}: {error}") from error
 
 
 def load(path: Path, like: State) -> tuple[State, dict[str, Any]]:

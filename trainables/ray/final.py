@@ -25,10 +25,11 @@ from analysis.schema import FIRST_FINAL
 from analysis.statistics import Interval, mean_interval, paired_difference
 from analysis.store import Record
 from trainables import benchmarks
+from trainables.engine.checkpoint import CheckpointError
 from trainables.engine.noise import seed_of
 from trainables.ray.cluster import Cluster
 from trainables.ray.recorder import enter_tasks
-from trainables.ray.settings import Study
+from trainables.ray.settings import Study, StudyError
 from trainables.ray.study import PROTOCOL, columns, commit, gpu_share, plan_of, versions
 from trainables.ray.trainable import describe, on_device
 from trainables.ray.trial import Plan, Trial, stream_of
@@ -175,6 +176,9 @@ def train(
         try:
             report: Mapping[str, Any] = cast(Any, ray.get(future))
         except RayError as error:
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, CheckpointError):  # a full disk, no fault of the contender's
+                raise StudyError(f"{cause}: free space, then --resume {directory}") from error
             report = {"failure": describe(error), "tasks_learned": 0, "seed": seed}
         enter_tasks(record, trial_id, report, examples)
         failure = report.get("failure")

@@ -53,6 +53,7 @@ class Screen(tune.Callback):
         self.before = sum(self.counts.values())
         self.began = self.last_line = time.monotonic()
         self.live: Live | None = None
+        self.warned = False  # of a checkpoint that could not be written
 
     def __getstate__(self) -> dict:
         """Tune pickles its callbacks for a restore that we do not use."""
@@ -87,6 +88,9 @@ class Screen(tune.Callback):
     def on_trial_result(self, iteration, trials, trial, result, **info) -> None:
         number = trial.config["number"]
         self.running[number] = result["tasks_learned"]
+        if "unsaved" in result and not self.warned:
+            self.warned = True
+            self._print(f"{result['unsaved']}: after a crash its trial starts further back")
         if result.get("done"):
             self._end(number, result)
 

@@ -60,6 +60,7 @@ class TrialActor(tune.Trainable):
         # function: Ray has moved the memory that the package setproctitle looks for.
         task = self.trial.tasks_learned + 1
         setproctitle(f"ray::{type(self).__name__} trial {self.number} task {task}")
+        unsaved = {}
         try:
             if self.unheard:  # the scheduler judges it by this task before it goes on
                 self.unheard = False
@@ -67,9 +68,11 @@ class TrialActor(tune.Trainable):
                 self.failure = self.trial.learn_next()
                 if self.failure is None:
                     self.trial.save(self.file)
+        except CheckpointError as error:  # no fault of the trial's
+            unsaved = {"unsaved": str(error)}
         except Exception as error:
             self.failure = describe(error)
-        report = self.trial.report()
+        report = self.trial.report() | unsaved
         if self.failure is not None:
             return report | {"failure": self.failure, "done": True}
         return report | {"done": self.trial.finished}

@@ -2,7 +2,6 @@
 
 import gzip
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +11,6 @@ from trainables import benchmarks
 from trainables.ray import environment, names, settings
 from trainables.ray.settings import Study
 
-ROOT = Path(__file__).parent.parent
 GAUSSIAN = ("--method", "sequential", "--benchmark", "gaussian")
 
 

@@ -55,6 +55,22 @@ def whole(text: str) -> int:
     return int(text)
 
 
+def lanes(text: str) -> int | str:
+    return text if text == "auto" else positive(text)
+
+
+def share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not (0 <= value < 1 or (value >= 1 and value.is_integer())):
+        raise argparse.ArgumentTypeError(
+            f"expected 0, a share of a GPU such as 0.5, or a whole number, got {text!r}"
+        )
+    return value
+
+
 def duration(text: str) -> float:
     """Seconds in "90s", "30m", "2h" or "1h30m"."""
     parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
@@ -115,7 +131,12 @@ def parser() -> Parser:
     )
     add(where, "resume", "DIR", "go on with the study in this folder", type=Path)
     add(where, "data-dir", "DIR", "folder with MNIST/raw/* and the like (default: download)")
-    add(where, "engines", "N", "trials at once (default: one a CPU)", type=positive)
+    add(where, "engines", "N", "processes that train (default: one a GPU, else one a CPU)",
+        type=positive)  # fmt: skip
+    add(where, "lanes", "N", "trials that an engine trains at once, or auto: as many as a short "
+        "measurement at the start says (default: auto)", type=lanes)  # fmt: skip
+    add(where, "gpus-per-engine", "N", "GPUs, or a share of one (default: 1 if there are any)",
+        type=share)  # fmt: skip
     add(where, "address", "ADDR", "a running Ray cluster, e.g. auto (default: this machine)")
     show = p.add_argument_group("what to show")
     show.add_argument("--list", action="store_true", help="everything that has a name, and stop")
@@ -304,7 +325,8 @@ def search_and_choose(args, study, directory: Path, console) -> int:
     from analysis.tables import final_table
     from trainables.ray import final, settings
     from trainables.ray.cluster import connected
-    from trainables.ray.study import search
+    from trainables.ray.engines import Engines, placed, started
+    from trainables.ray.study import Session, choose_lanes, plan_of, search
 
     level = "quiet" if args.quiet else "verbose" if args.verbose else "normal"
     with contextlib.ExitStack() as stack:
@@ -315,11 +337,23 @@ def search_and_choose(args, study, directory: Path, console) -> int:
             console.print("starting Ray ...")
         cluster = stack.enter_context(connected(args.address, args.engines))
         signal.signal(signal.SIGTERM, interrupt)  # Ray has set its own, which saves nothing
-        engines = args.engines or max(1, cluster.cpus)  # a cluster's workers may be on their way
+        count, gpus, note = placed(cluster, args.engines, args.gpus_per_engine)
+
+        def say(line: str) -> None:
+            if level != "quiet":
+                console.print(line, soft_wrap=True, markup=False)
+
+        if note:
+            say(note)
+        actors, ready = stack.enter_context(started(plan_of(study), cluster, count, gpus, say))
+        study, lanes = choose_lanes(study, actors[:ready], count, args.lanes, say)
+        engines = Engines(actors, lanes)
+        settings.write(directory, study)
+        session = Session(study, directory, record, engines, console, level)
         deadline = time.monotonic() + args.time_budget if args.time_budget else None
-        search(study, directory, record, cluster, engines, console, level, deadline)
+        search(session, cluster.dashboard, deadline)
         try:
-            rows, answer = final.run(study, directory, record, cluster, engines, console, level)
+            rows, answer = final.run(session)
         except final.NothingCompleted as error:
             return complain(f"{error} (see {directory / 'trials.parquet'})", EXIT_FAILED)
     console.print(final_table(rows))

@@ -81,7 +81,15 @@ def test_the_nearest_name_is_suggested(cli, tmp_path, option, typed, meant):
         ((*GAUSSIAN, "--trials"), "expected one argument"),
         ((*GAUSSIAN, "--top", "0"), "argument --top"),
         ((*GAUSSIAN, "--final-seeds", "0"), "argument --final-seeds"),
-        ((*GAUSSIAN, "--engines", "0"), "argument --engines"),
+        *(
+            ((*GAUSSIAN, f"--{name}", n), f"argument --{name}: expected a whole number of at least")
+            for name in ("engines", "lanes")
+            for n in ("0", "-1", "x", "1.5", "")
+        ),
+        *(
+            ((*GAUSSIAN, "--gpus-per-engine", n), f"0.5, or a whole number, got {n!r}")
+            for n in ("-1", "-0.5", "1.5", "x", "", "nan", "inf", "auto")
+        ),
         ((*GAUSSIAN, "--seed", "-3"), "at least 0, got '-3'"),
         *(
             ((*GAUSSIAN, "--time-budget", t), f"expected 90s, 30m, 2h or 1h30m, got {t!r}")
@@ -200,6 +208,9 @@ def test_help_has_every_option_and_examples(cli):
         *run_search.ADJUSTABLE,
         "time_budget",
         "resume",
+        "engines",
+        "lanes",
+        "gpus_per_engine",
         "address",
     ):
         assert "--" + option.replace("_", "-") in out
@@ -211,3 +222,18 @@ def test_help_has_every_option_and_examples(cli):
 )
 def test_durations(text, seconds):
     assert run_search.duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        ((), (None, None, None)),
+        (("--engines", "3", "--lanes", "8"), (3, 8, None)),
+        (("--lanes", "auto", "--gpus-per-engine", "0"), (None, "auto", 0.0)),
+        (("--gpus-per-engine", "0.25"), (None, None, 0.25)),
+        (("--gpus-per-engine", "2"), (None, None, 2.0)),
+    ],
+)
+def test_engines_lanes_and_gpus(typed, found):
+    args = run_search.parser().parse_args([*GAUSSIAN, *typed])
+    assert (args.engines, args.lanes, args.gpus_per_engine) == found

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -156,6 +157,7 @@ def name_of(pid: int) -> str:
     return ""
 
 
+ENGINE = re.compile(r"ray::(EngineActor|trial \d|final trial \d|\w+ engine, )")  # or what it runs
 PATIENT = ("", "ray::DashboardAgent", "ray::RuntimeEnvAgent")  # end a minute after their raylet
 
 
@@ -241,16 +243,34 @@ def test_a_killed_study_goes_on_to_the_exact_number(completed):
     )
 
 
+def test_a_killed_engine_costs_no_trial(home, tmp_path):
+    driver = Driver(
+        environment_of(home), *GAUSSIAN, "--study-dir", tmp_path / "a", "--trials", 8,
+        "--engines", 2, "--lanes", 2, "--top", 1, "--final-seeds", 1, "--scheduler", "none",
+    )  # fmt: skip
+    driver.wait_for(tmp_path / "a", 2)
+    engines = [pid for pid in processes(driver.process.pid) if ENGINE.match(name_of(pid))]
+    assert len(engines) == 2
+    os.kill(engines[0], signal.SIGKILL)
+    out = driver.end()
+    assert not ENGINE.match(name_of(engines[0]))
+    rows = check(tmp_path / "a", 8)
+    assert Counter(rows.status) == {"completed": 8}
+    assert settings.read(tmp_path / "a").lanes == 2 and set(rows.lanes) <= {1, 2}
+    assert "8 completed, 0 stopped early, 0 failed" in out and "Final comparison" in out
+
+
 @pytest.mark.slow
 def test_reproducible_is_the_same_twice_through_an_interrupt_and_more_trials(cluster, tmp_path):
     env, address = cluster
     typed = (*GAUSSIAN, "--reproducible", "--engines", 2, "--top", 1, "--final-seeds", 1, *address)
-    out = Driver(env, *typed, "--trials", 10, "--quiet", "--study-dir", tmp_path / "a").end()
+    quiet = (*typed, "--trials", 10, "--lanes", 1, "--quiet")
+    out = Driver(env, *quiet, "--study-dir", tmp_path / "a").end()
     assert out.splitlines()[0].strip() == "Final comparison"
     first = check(tmp_path / "a", 10)
 
     folder = tmp_path / "b"
-    driver = Driver(env, *typed, "--trials", 8, "--study-dir", folder)
+    driver = Driver(env, *typed, "--trials", 8, "--lanes", 3, "--study-dir", folder)
     driver.wait_for(folder, 5)
     os.killpg(driver.process.pid, signal.SIGINT)  # as a terminal does
     said = driver.end(130)
@@ -264,5 +284,6 @@ def test_reproducible_is_the_same_twice_through_an_interrupt_and_more_trials(clu
     again = check(folder, 10)
     assert again.finished[done.index].equals(done.finished)  # not run again
 
-    apart = ["study", "seconds", "started", "finished"]
+    assert (settings.read(tmp_path / "a").lanes, settings.read(folder).lanes) == (1, 3)
+    apart = ["study", "seconds", "started", "finished", "lanes"]  # they have no say in the numbers
     pd.testing.assert_frame_equal(again.drop(columns=apart), first.drop(columns=apart))

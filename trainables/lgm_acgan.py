@@ -34,6 +34,7 @@ Differs from the source:
 - Steps are counted, not epochs; gradients are not clipped; Adam everywhere, rebuilt at each task.
 """
 
+from itertools import chain, groupby, zip_longest
 from typing import NamedTuple
 
 import torch
@@ -211,30 +212,27 @@ def build(problem: Problem, shape: Shape) -> Method:
             classifier_moments=fresh.classifier_moments,
         )
 
-    def gan_step(state, batch, hyper, noise):
+    def critic_step(state, batch, hyper, noise):
         x = batch.x.flatten(1)
         fake = generate(nets, state.generator, noise["z_critic"], batch.y, problem.classes)
-        grads, critic_terms = grad(critic_loss, has_aux=True)(
+        grads, terms = grad(critic_loss, has_aux=True)(
             state.critic, x, fake, batch, hyper, noise["mix"], nets
         )
         critic, critic_moments = adam(
             state.critic, grads, state.critic_moments,
             hyper.critic_lr, hyper.critic_beta1, hyper.critic_beta2,
         )  # fmt: skip
-        state = state._replace(critic=critic, critic_moments=critic_moments)
+        return state._replace(critic=critic, critic_moments=critic_moments), terms
 
-        grads, generator_terms = grad(generator_loss, has_aux=True)(
+    def generator_step(state, batch, hyper, noise):
+        grads, terms = grad(generator_loss, has_aux=True)(
             state.generator, state, batch, hyper, noise, nets
         )
-        moved = adam(
+        generator, generator_moments = adam(
             state.generator, grads, state.generator_moments,
             hyper.generator_lr, hyper.generator_beta1, hyper.generator_beta2,
         )  # fmt: skip
-        turn = critic_moments.step % hyper.critic_steps == 0
-        kept = state.generator, state.generator_moments
-        generator, generator_moments = choose(turn, moved, kept)
-        state = state._replace(generator=generator, generator_moments=generator_moments)
-        return state, critic_terms | generator_terms
+        return state._replace(generator=generator, generator_moments=generator_moments), terms
 
     def classifier_step(state, batch, hyper, noise):
         grads, terms = grad(classifier_loss, has_aux=True)(
@@ -247,38 +245,32 @@ def build(problem: Problem, shape: Shape) -> Method:
         state = state._replace(classifier=classifier, classifier_moments=classifier_moments)
         return state, terms
 
-    def interleaved_step(state, batch, hyper, noise):
-        state, gan_terms = gan_step(state, batch, hyper, noise)
-        state, classifier_terms = classifier_step(state, batch, hyper, noise)
-        return state, gan_terms | classifier_terms
-
     def draw(generator, phase, steps, task, hyper):
         learned = task.learned if task.learned.any() else task.current  # weighed 0 in task 0
-        seen = hyper.replay_seen and hyper.order != "classifier_first"
         z = lambda size: torch.randn(  # noqa: E731
             steps, size, shape.latent, generator=generator, dtype=problem.dtype
         )
-        noise = {}
-        if phase in ("gan", "interleaved"):
-            noise["z_critic"], noise["z"] = z(shape.batch_size), z(shape.batch_size)
-            noise["z_old"] = z(shape.replay_batch_size)
-            noise["y_old"] = draws.labels(generator, learned, steps, shape.replay_batch_size)
-            noise["mix"] = torch.rand(
-                steps, shape.batch_size, 1, generator=generator, dtype=problem.dtype
-            )
-        if phase in ("classifier", "interleaved"):
-            replayed = task.seen if seen else learned
-            noise["z_replay"] = z(shape.replay_batch_size)
-            noise["y_replay"] = draws.labels(generator, replayed, steps, shape.replay_batch_size)
-        return noise
+        if phase == "critic":
+            one_each = steps, shape.batch_size, 1
+            mix = torch.rand(one_each, generator=generator, dtype=problem.dtype)
+            return {"z_critic": z(shape.batch_size), "mix": mix}
+        if phase == "generator":
+            y_old = draws.labels(generator, learned, steps, shape.replay_batch_size)
+            return {"z": z(shape.batch_size), "z_old": z(shape.replay_batch_size), "y_old": y_old}
+        if phase == "classifier":
+            seen = hyper.replay_seen and hyper.order != "classifier_first"
+            among = task.seen if seen else learned
+            y_replay = draws.labels(generator, among, steps, shape.replay_batch_size)
+            return {"z_replay": z(shape.replay_batch_size), "y_replay": y_replay}
+        return {}
 
     return Method(
         init=init,
         schedule=schedule,
         steps={
-            "gan": gan_step,
+            "critic": critic_step,
+            "generator": generator_step,
             "classifier": classifier_step,
-            "interleaved": interleaved_step,
         },
         predict=lambda state, x: nets.classifier.apply(state.classifier, x.flatten(1)),
         begin_task=begin_task,
@@ -292,21 +284,29 @@ def build(problem: Problem, shape: Shape) -> Method:
 
 
 def schedule(hyper: Hyper, t: int) -> list[tuple[str, int]]:
-    """The phases of a task in the order that ``hyper.order`` names.
+    """The steps of a task in the order that ``hyper.order`` names.
 
-    Interleaved tasks take a critic's and a classifier's step in turn, then what is left over.
+    Every n-th step of the critic is followed by one of the generator. Interleaved tasks take a
+    critic's (and a generator's) and a classifier's step in turn, then what is left over.
 
     Raises:
         ValueError: for an unknown order.
     """
-    gan, classifier = ("gan", int(hyper.gan_steps)), ("classifier", int(hyper.classifier_steps))
+    n = int(hyper.critic_steps)
+    gan = [
+        ("critic", "generator") if i % n == 0 else ("critic",)
+        for i in range(1, int(hyper.gan_steps) + 1)
+    ]
+    classifier = [("classifier",)] * int(hyper.classifier_steps)
     if hyper.order == "gan_first":
-        return [gan, classifier]
-    if hyper.order == "classifier_first":
-        return [classifier, gan]
-    if hyper.order == "interleaved":
-        both = min(gan[1], classifier[1])
-        return [("interleaved", both), ("gan", gan[1] - both), ("classifier", classifier[1] - both)]
-    raise ValueError(
-        f"expected order 'gan_first', 'classifier_first' or 'interleaved', got {hyper.order!r}"
-    )
+        turns = gan + classifier
+    elif hyper.order == "classifier_first":
+        turns = classifier + gan
+    elif hyper.order == "interleaved":
+        turns = chain.from_iterable(zip_longest(gan, classifier, fillvalue=()))
+    else:
+        raise ValueError(
+            f"expected order 'gan_first', 'classifier_first' or 'interleaved', got {hyper.order!r}"
+        )
+    phases = groupby(chain.from_iterable(turns))
+    return [(phase, len(list(steps))) for phase, steps in phases]

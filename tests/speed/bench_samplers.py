@@ -1,6 +1,7 @@
 """How soon a sampler finds good configurations, on made-up objectives over a method's own space.
 
-    python -m tests.speed.bench_samplers --seeds 10 --concurrency 2
+    python -m tests.speed.bench_samplers --seeds 10 --concurrency 1 2
+    python -m tests.speed.bench_samplers --concurrency 1 8 16 64 --variants group
 
 Objectives are drawn, one a seed, in the shape that continual learners show: a few parameters
 matter a lot and most hardly at all, neighbours interact, a choice shifts the score, and the score
@@ -26,7 +27,8 @@ NOISE = 0.01
 
 
 def tpe(**flags):
-    return lambda seed: TPESampler(seed=seed, n_startup_trials=0, constant_liar=True, **flags)
+    flags = {"constant_liar": False} | flags
+    return lambda seed: TPESampler(seed=seed, n_startup_trials=0, **flags)
 
 
 # Model, and how many start-up configurations of which kind come before it.
@@ -35,6 +37,11 @@ VARIANTS = {
     "qmc": (None, 10**6, "qmc"),
     "tpe independent, 10 random": (tpe(multivariate=False), 10, "random"),
     "tpe multivariate, 10 random": (tpe(multivariate=True), 10, "random"),
+    "tpe multivariate + group, liar": (
+        tpe(multivariate=True, group=True, constant_liar=True),
+        10,
+        "random",
+    ),
     **{
         f"tpe multivariate + group, {n} {kind}": (tpe(multivariate=True, group=True), n, kind)
         for kind in ("random", "qmc")
@@ -114,22 +121,25 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--method", default="lgm_acgan")
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--concurrency", type=int, default=1)
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[1])
+    parser.add_argument("--variants", default="", help="only those whose name holds this")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     space = search_spaces.load(arguments.method).space
-    print(f"{'best score after':36}", *(f"{mark:>16}" for mark in MARKS))
-    for variant in VARIANTS:
-        curves = np.array(
-            [
-                walk(variant, space, seed, max(MARKS), arguments.concurrency)
-                for seed in range(arguments.seeds)
-            ]
-        )
-        mean, error = curves.mean(0), curves.std(0, ddof=1) / np.sqrt(arguments.seeds)
-        cells = (f"{mean[m - 1]:.3f} ± {error[m - 1]:.3f}" for m in MARKS)
-        print(f"{variant:36}", *(f"{cell:>16}" for cell in cells), flush=True)
+    print(f"{'best score after':44}", *(f"{mark:>16}" for mark in MARKS))
+    for variant in (name for name in VARIANTS if arguments.variants in name):
+        for concurrency in arguments.concurrency:
+            curves = np.array(
+                [
+                    walk(variant, space, seed, max(MARKS), concurrency)
+                    for seed in range(arguments.seeds)
+                ]
+            )
+            mean, error = curves.mean(0), curves.std(0, ddof=1) / np.sqrt(arguments.seeds)
+            cells = (f"{mean[m - 1]:.3f} ± {error[m - 1]:.3f}" for m in MARKS)
+            name = f"{variant}, {concurrency} at once"
+            print(f"{name:44}", *(f"{cell:>16}" for cell in cells), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from torch import nn
 
 from tests.conftest import EXACTLY, F64, generator, tiny
 from trainables import joint
-from trainables.engine.learn import Engine, in_lane, learn
+from trainables.engine.learn import learn
+from trainables.engine.packs import Engine, in_lane
 
 SHAPE = tiny(joint)
 

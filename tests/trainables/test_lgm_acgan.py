@@ -1,5 +1,7 @@
 """LGM-AC-GAN: its equations written once more with ``torch.autograd``, and the traps it avoids."""
 
+import functools
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +13,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from tests.conftest import EXACTLY, F64, clone, first_tasks, generator, tiny
 from trainables import lgm_acgan
-from trainables.engine.learn import in_lane, learn
+from trainables.engine.learn import learn
 from trainables.engine.method import Batch, Method, Problem
+from trainables.engine.packs import in_lane
 
 GENERATOR_TERMS = (
     "generator_adversarial",
@@ -22,10 +25,11 @@ GENERATOR_TERMS = (
 )
 CRITIC_TERMS = ("critic_adversarial", "critic_classification", "gradient_penalty")
 TERMS = (*GENERATOR_TERMS, *CRITIC_TERMS, "classifier_rehearsal")
+PLAYERS = {"D": "critic", "G": "generator", "c": "classifier"}
+ORDERS = ("gan_first", "classifier_first", "interleaved")
 SHAPE = tiny(lgm_acgan)
 # Every term on, every coefficient and rate different from the others.
 HYPER = lgm_acgan.Hyper(
-    critic_steps=1,
     generator_lr=0.011,
     generator_beta1=0.3,
     critic_lr=0.013,
@@ -54,22 +58,25 @@ class Scene(NamedTuple):
     method: Method
     nets: lgm_acgan.Nets
     state: lgm_acgan.State
-    batches: list[Batch]
-    noise: list[dict[str, torch.Tensor]]  # one a batch, for every phase
+    steps: list[tuple[str, Batch, dict[str, torch.Tensor]]]  # phase, minibatch, noise
+
+    def first(self, phase: str) -> tuple[Batch, dict[str, torch.Tensor]]:
+        return next(step[1:] for step in self.steps if step[0] == phase)
 
 
-def scene(stream, steps=1, t=1, shape=SHAPE) -> Scene:
+def scene(stream, turns="DGc", t=1, shape=SHAPE) -> Scene:
     method, problem = lgm_acgan.build(stream.problem, shape), stream.problem
     task, hyper = stream.batch(t), lgm_acgan.Hyper()
     state = method.begin_task(
         method.init(generator(0)), method.init(generator(1)), task, lane(hyper)
     )
     state = state._replace(frozen=method.init(generator(2)).generator)  # as if G had moved since
-    rows = torch.randint(len(task.y), (steps, shape.batch_size), generator=generator(3))
-    batches = [task._replace(x=task.x[i], y=task.y[i]) for i in rows]
-    drawn = method.draw(generator(4), "interleaved", steps, task, hyper)
-    noise = [tree_map(lambda leaf, s=s: leaf[s], drawn) for s in range(steps)]
-    return Scene(problem, method, lgm_acgan.networks(problem, shape), state, batches, noise)
+    rows = torch.randint(len(task.y), (len(turns), shape.batch_size), generator=generator(3))
+    g, steps = generator(4), []
+    for phase, i in zip(map(PLAYERS.get, turns), rows, strict=True):
+        noise = tree_map(lambda leaf: leaf[0], method.draw(g, phase, 1, task, hyper))
+        steps.append((phase, task._replace(x=task.x[i], y=task.y[i]), noise))
+    return Scene(problem, method, lgm_acgan.networks(problem, shape), state, steps)
 
 
 def lane(hyper):
@@ -108,7 +115,7 @@ def masked_cross_entropy(logits, y, rows, smoothing=0.0):
     return torch.stack(losses).mean()
 
 
-def critic_terms(critic, state, batch, noise):
+def critic_terms(critic, state, batch, hyper, noise):
     x = batch.x.flatten(1)
     fake = g_of(state.generator, noise["z_critic"], batch.y).detach()
     real_out, fake_out = forward(critic, x, 0.0), forward(critic, fake, 0.0)
@@ -124,7 +131,7 @@ def critic_terms(critic, state, batch, noise):
     }
 
 
-def generator_terms(params, state, batch, noise):
+def generator_terms(params, state, batch, hyper, noise):
     fake = g_of(params, noise["z"], batch.y)
     out = forward(state.critic, fake, 0.0)
     of_class = [
@@ -152,96 +159,80 @@ def classifier_terms(params, state, batch, hyper, noise):
     }
 
 
-def in_plain_torch(at: Scene, hyper, phase, without=()):
+TERMS_OF = {"critic": critic_terms, "generator": generator_terms, "classifier": classifier_terms}
+
+
+def in_plain_torch(at: Scene, hyper, without=()):
     """The players after the scene's steps, with ``torch.optim.Adam``.
 
     A term named in ``without`` is not in the loss at all.
     """
     leaves, optimizers = {}, {}
-    for player in ("generator", "critic", "classifier"):
+    for player in PLAYERS.values():
         params = {k: p.clone().requires_grad_() for k, p in getattr(at.state, player).items()}
         lr, b1, b2 = (getattr(hyper, f"{player}_{n}") for n in ("lr", "beta1", "beta2"))
         leaves[player] = params
         optimizers[player] = torch.optim.Adam(params.values(), lr=lr, betas=(b1, b2))
     state = at.state._replace(**leaves)
-
-    def step(player, terms):
-        weights = hyper._asdict() | {"classifier": 1.0}
-        kept = [weights[name] * term for name, term in terms.items() if name not in without]
-        params = list(leaves[player].values())
-        slopes = torch.autograd.grad(
-            sum(kept, torch.zeros(())), params, allow_unused=True, materialize_grads=True
-        )
+    for phase, batch, noise in at.steps:
+        terms = TERMS_OF[phase](leaves[phase], state, batch, hyper, noise)
+        loss = total(hyper, {k: term for k, term in terms.items() if k not in without})
+        params = list(leaves[phase].values())
+        slopes = torch.autograd.grad(loss, params, allow_unused=True, materialize_grads=True)
         for p, slope in zip(params, slopes, strict=True):
             p.grad = slope
-        optimizers[player].step()
-
-    for i, (batch, noise) in enumerate(zip(at.batches, at.noise, strict=True)):
-        if phase in ("gan", "interleaved"):
-            step("critic", critic_terms(state.critic, state, batch, noise))
-            if (i + 1) % hyper.critic_steps == 0:
-                step("generator", generator_terms(state.generator, state, batch, noise))
-        if phase in ("classifier", "interleaved"):
-            step("classifier", classifier_terms(state.classifier, state, batch, hyper, noise))
+        optimizers[phase].step()
     return {player: {k: p.detach() for k, p in leaves[player].items()} for player in leaves}
 
 
-def by_method(at: Scene, hyper, phase):
+def total(hyper, terms):
+    weights = hyper._asdict() | {"classifier": 1.0}
+    return sum((weights[name] * term for name, term in terms.items()), torch.zeros(()))
+
+
+def by_method(at: Scene, hyper):
     state, logs = at.state, []
-    for batch, noise in zip(at.batches, at.noise, strict=True):
+    for phase, batch, noise in at.steps:
         state, log = at.method.steps[phase](state, batch, lane(hyper), noise)
         logs.append(log)
     return state, logs
 
 
 def players(state):
-    return {name: getattr(state, name) for name in ("generator", "critic", "classifier")}
+    return {name: getattr(state, name) for name in PLAYERS.values()}
 
 
 @pytest.mark.parametrize("scenario", ["blobs", "blobs_by_task"])
 def test_losses_and_gradients_are_those_of_plain_torch(scenario, request):
     at = scene(request.getfixturevalue(scenario))
-    (batch,), (noise,), state, hyper = at.batches, at.noise, at.state, lane(HYPER)
-    fake = lgm_acgan.generate(at.nets, state.generator, noise["z_critic"], batch.y, 6)
-    cases = {
-        "critic": (
-            lambda p: lgm_acgan.critic_loss(p, batch.x, fake, batch, hyper, noise["mix"], at.nets),
-            lambda p: critic_terms(p, state, batch, noise),
-        ),
-        "generator": (
-            lambda p: lgm_acgan.generator_loss(p, state, batch, hyper, noise, at.nets),
-            lambda p: generator_terms(p, state, batch, noise),
-        ),
-        "classifier": (
-            lambda p: lgm_acgan.classifier_loss(p, state, batch, hyper, noise, at.nets),
-            lambda p: classifier_terms(p, state, batch, HYPER, noise),
-        ),
-    }
-    for player, (ours, theirs) in cases.items():
-        slopes, terms = grad(ours, has_aux=True)(getattr(state, player))
-        params = {k: p.clone().requires_grad_() for k, p in getattr(state, player).items()}
-        expected = theirs(params)
+    hyper, nets, state = lane(HYPER), at.nets, at.state
+
+    def ours(phase, batch, noise, params):
+        if phase == "critic":
+            fake = lgm_acgan.generate(nets, state.generator, noise["z_critic"], batch.y, 6)
+            return lgm_acgan.critic_loss(params, batch.x, fake, batch, hyper, noise["mix"], nets)
+        loss = {"generator": lgm_acgan.generator_loss, "classifier": lgm_acgan.classifier_loss}
+        return loss[phase](params, state, batch, hyper, noise, nets)
+
+    for step in at.steps:
+        phase, before = step[0], getattr(state, step[0])
+        loss = functools.partial(ours, *step)
+        params = {k: p.clone().requires_grad_() for k, p in before.items()}
+        expected = TERMS_OF[phase](params, state, step[1], HYPER, step[2])
+        slopes, terms = grad(loss, has_aux=True)(before)
         torch.testing.assert_close(terms, {k: v.detach() for k, v in expected.items()})
-        weights = HYPER._asdict() | {"classifier": 1.0}
-        total = sum((weights[k] * v for k, v in expected.items()), torch.zeros(()))
-        torch.testing.assert_close(ours(getattr(state, player))[0], total.detach())
-        by_autograd = torch.autograd.grad(total, list(params.values()))
+        torch.testing.assert_close(loss(before)[0], total(HYPER, expected).detach())
+        by_autograd = torch.autograd.grad(total(HYPER, expected), list(params.values()))
         torch.testing.assert_close(list(slopes.values()), list(by_autograd))
 
 
-@pytest.mark.parametrize("critic_steps", [1, 3])
-@pytest.mark.parametrize("phase", ["gan", "classifier", "interleaved"])
-def test_steps_are_those_of_plain_torch(phase, critic_steps, blobs):
-    at, hyper = scene(blobs, steps=7), HYPER._replace(critic_steps=critic_steps)
-    state, _ = by_method(at, hyper, phase)
-    expected = in_plain_torch(at, hyper, phase)
-    torch.testing.assert_close(players(state), expected, rtol=1e-9, atol=1e-9)
-    moved = [
-        name for name in players(state)
-        if not torch.equal(players(state)[name]["w0"], players(at.state)[name]["w0"])
-    ]  # fmt: skip
-    inside = {"gan": ["generator", "critic"], "classifier": ["classifier"]}
-    assert moved == inside.get(phase, ["generator", "critic", "classifier"])
+@pytest.mark.parametrize("turns", ["D", "G", "c", "DG", "DDGc", "DDDG"])
+def test_steps_are_those_of_plain_torch(turns, blobs):
+    at = scene(blobs, turns * 7)
+    state, _ = by_method(at, HYPER)
+    torch.testing.assert_close(players(state), in_plain_torch(at, HYPER), rtol=1e-9, atol=1e-9)
+    moved = {PLAYERS[turn] for turn in turns}
+    assert changed(at.state, state) == moved | {f"{player}_moments" for player in moved}
 
 
 # ---- coefficients --------------------------------------------------------------------------------
@@ -249,41 +240,37 @@ def test_steps_are_those_of_plain_torch(phase, critic_steps, blobs):
 
 @pytest.mark.parametrize("term", TERMS)
 def test_a_coefficient_of_zero_removes_its_term(term, blobs):
-    at = scene(blobs, steps=3)
-    state, _ = by_method(at, HYPER._replace(**{term: 0.0}), "interleaved")
-    without = in_plain_torch(at, HYPER, "interleaved", without=(term,))
+    at = scene(blobs, "DGc" * 3)
+    state, _ = by_method(at, HYPER._replace(**{term: 0.0}))
+    without = in_plain_torch(at, HYPER, without=(term,))
     torch.testing.assert_close(players(state), without, rtol=1e-9, atol=1e-9)
     # And only then: the term matters, so that leaving it out shows.
-    with_it, _ = by_method(at, HYPER, "interleaved")
     moved = "critic" if term in CRITIC_TERMS else term.split("_")[0]
-    difference = [
-        (a - b).abs().max()
-        for a, b in zip(
-            tree_leaves(players(with_it)[moved]), tree_leaves(without[moved]), strict=True
-        )
-    ]
-    assert max(difference) > 1e-4
+    with_it, _ = by_method(at, HYPER)
+    pairs = zip(getattr(with_it, moved).values(), without[moved].values(), strict=True)
+    assert max((a - b).abs().max() for a, b in pairs) > 1e-4
 
 
 def test_prototypes_count_only_if_used(blobs):
-    at = scene(blobs, steps=3)
-    state, logs = by_method(at, HYPER._replace(use_prototypes=False), "gan")
-    without = in_plain_torch(at, HYPER, "gan", without=("generator_prototype",))
+    at = scene(blobs, "DG" * 3)
+    state, logs = by_method(at, HYPER._replace(use_prototypes=False))
+    without = in_plain_torch(at, HYPER, without=("generator_prototype",))
     torch.testing.assert_close(players(state), without, rtol=1e-9, atol=1e-9)
-    assert all(log["generator_prototype"] == 0 for log in logs)
+    assert all(log["generator_prototype"] == 0 for log in logs[1::2])
 
 
 def test_every_term_is_logged_and_has_a_coefficient(middle):
-    _, (log,) = by_method(middle, HYPER, "interleaved")
-    assert set(log) == {*TERMS, "classifier"}
+    _, logs = by_method(middle, HYPER)
+    of_classifier = {"classifier", "classifier_rehearsal"}
+    assert [set(log) for log in logs] == [set(CRITIC_TERMS), set(GENERATOR_TERMS), of_classifier]
     assert set(TERMS) < set(lgm_acgan.Hyper._fields)
 
 
 # ---- rehearsal of the generator (7) --------------------------------------------------------------
 
 
-def alignment(at: Scene, params, frozen, batch=None, noise=None):
-    batch, noise = batch or at.batches[0], noise or at.noise[0]
+def alignment(at: Scene, params, frozen):
+    batch, noise = at.first("generator")
     classes = batch.learned.shape[-1]
     replayed = lgm_acgan.generate(at.nets, params, noise["z_old"], noise["y_old"], classes)
     return lgm_acgan.alignment(replayed, frozen, batch, noise, at.nets)
@@ -304,8 +291,7 @@ def test_alignment_is_zero_right_after_the_snapshot_and_so_is_its_gradient(blobs
 @pytest.mark.parametrize(("size", "learned"), [(1, 2), (8, 2), (64, 2), (64, 4), (2, 4)])
 def test_alignment_is_a_mean_per_element(size, learned, blobs):
     """A shift of all outputs by δ costs δ², whatever the batch and the number of classes."""
-    t = learned // 2
-    at = scene(blobs, t=t, shape=SHAPE._replace(replay_batch_size=size))
+    at = scene(blobs, t=learned // 2, shape=SHAPE._replace(replay_batch_size=size))
     shifted = {k: p + 0.3 * (k == "b2") for k, p in at.state.generator.items()}
     torch.testing.assert_close(
         alignment(at, shifted, at.state.generator), torch.tensor(0.09, dtype=F64)
@@ -313,21 +299,20 @@ def test_alignment_is_a_mean_per_element(size, learned, blobs):
 
 
 def test_snapshot_keeps_still_while_the_generator_moves(blobs):
-    at = scene(blobs, steps=4)
-    state, _ = by_method(at, HYPER, "interleaved")
+    at = scene(blobs, "DGc" * 4)
+    state, _ = by_method(at, HYPER)
     torch.testing.assert_close(state.frozen, at.state.frozen, **EXACTLY)
     torch.testing.assert_close(state.prototypes, at.state.prototypes, **EXACTLY)
     assert (state.generator["w0"] != at.state.generator["w0"]).any()
 
 
 def test_rehearsal_terms_are_zero_in_the_first_task(blobs):
-    at = scene(blobs, steps=3, t=0)
-    state, logs = by_method(at, HYPER, "interleaved")
-    for log in logs:
-        assert log["generator_rehearsal"] == 0
-        assert log["classifier_rehearsal"] == 0
+    at = scene(blobs, "DGc" * 3, t=0)
+    state, logs = by_method(at, HYPER)
+    assert all(log["generator_rehearsal"] == 0 for log in logs[1::3])
+    assert all(log["classifier_rehearsal"] == 0 for log in logs[2::3])
     off = HYPER._replace(generator_rehearsal=0.0, classifier_rehearsal=0.0)
-    torch.testing.assert_close(state, by_method(at, off, "interleaved")[0], **EXACTLY)
+    torch.testing.assert_close(state, by_method(at, off)[0], **EXACTLY)
 
 
 # ---- prototypes (6) ------------------------------------------------------------------------------
@@ -362,7 +347,7 @@ def test_current_logits_compete_with_replayed_classes_in_the_class_scenario(
 ):
     stream = request.getfixturevalue(scenario)
     at = scene(stream)
-    (batch,), (noise,) = at.batches, at.noise
+    batch, noise = at.first("classifier")
 
     def replay(classifier):
         loss = lgm_acgan.classifier_loss(classifier, at.state, batch, lane(HYPER), noise, at.nets)
@@ -374,49 +359,53 @@ def test_current_logits_compete_with_replayed_classes_in_the_class_scenario(
     assert not slope[~batch.seen].any()
 
 
-@pytest.mark.parametrize("order", ["gan_first", "classifier_first", "interleaved"])
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("seen", [True, False])
 def test_replayed_classes(order, seen, blobs):
     method, task = lgm_acgan.build(blobs.problem, SHAPE), blobs.batch(1)
     hyper = lgm_acgan.Hyper(order=order, replay_seen=seen)
-    phase = "interleaved" if order == "interleaved" else "classifier"
-    noise = method.draw(generator(0), phase, 50, task, hyper)
+    y = method.draw(generator(0), "classifier", 50, task, hyper)["y_replay"]
     # A generator that has not met the current classes cannot replay them.
     expected = task.seen if seen and order != "classifier_first" else task.learned
-    counts = (noise["y_replay"][:, :, None] == torch.arange(6)).sum(1)  # (S, C)
+    counts = (y[:, :, None] == torch.arange(6)).sum(1)  # (S, C)
     per_class = SHAPE.replay_batch_size // int(expected.sum())
     assert (counts == per_class * expected).all()
 
 
 def test_the_aligned_classes_are_the_learned_ones(blobs):
     method, task = lgm_acgan.build(blobs.problem, SHAPE), blobs.batch(2)
-    y = method.draw(generator(0), "gan", 50, task, lgm_acgan.Hyper(replay_seen=True))["y_old"]
-    counts = (y[:, :, None] == torch.arange(6)).sum(1)
+    noise = method.draw(generator(0), "generator", 50, task, lgm_acgan.Hyper(replay_seen=True))
+    counts = (noise["y_old"][:, :, None] == torch.arange(6)).sum(1)
     assert (counts == 2 * task.learned).all()
 
 
-@pytest.mark.parametrize("phase", ["gan", "classifier", "interleaved"])
-def test_noise_has_the_sizes_of_the_shape(phase, blobs):
+def test_noise_has_the_sizes_of_the_shape(blobs):
     shape = SHAPE._replace(batch_size=5, replay_batch_size=7, latent=4)
-    method = lgm_acgan.build(blobs.problem, shape)
-    noise = method.draw(generator(0), phase, 3, blobs.batch(1), lgm_acgan.Hyper())
-    gan = {"z_critic": (5, 4), "z": (5, 4), "z_old": (7, 4), "y_old": (7,), "mix": (5, 1)}
-    classifier = {"z_replay": (7, 4), "y_replay": (7,)}
-    sizes = {"gan": gan, "classifier": classifier, "interleaved": gan | classifier}[phase]
-    assert {k: tuple(v.shape) for k, v in noise.items()} == {k: (3, *s) for k, s in sizes.items()}
-    values = [v for k, v in noise.items() if k.startswith("z")]
+    method, g = lgm_acgan.build(blobs.problem, shape), generator(0)
+    expected = {
+        "critic": {"z_critic": (5, 4), "mix": (5, 1)},
+        "generator": {"z": (5, 4), "z_old": (7, 4), "y_old": (7,)},
+        "classifier": {"z_replay": (7, 4), "y_replay": (7,)},
+        "end_task": {},
+    }
+    values = []
+    for phase, sizes in expected.items():
+        noise = method.draw(g, phase, 3, blobs.batch(1), lgm_acgan.Hyper())
+        assert {k: tuple(v.shape) for k, v in noise.items()} == {
+            k: (3, *size) for k, size in sizes.items()
+        }
+        values += [v for k, v in noise.items() if k.startswith("z")]
     assert len({v.sum().item() for v in values}) == len(values)  # none is another one's copy
 
 
 def test_fewer_replayed_examples_than_learned_classes(blobs):
-    at = scene(blobs, steps=3, t=2, shape=SHAPE._replace(replay_batch_size=3))
-    assert at.batches[0].learned.sum() == 4
-    _, logs = by_method(at, HYPER, "interleaved")
-    for noise, log in zip(at.noise, logs, strict=True):
-        for y in (noise["y_old"], noise["y_replay"]):
-            assert at.batches[0].learned[y].all()
+    at = scene(blobs, "DGc" * 3, t=2, shape=SHAPE._replace(replay_batch_size=3))
+    _, logs = by_method(at, HYPER)
+    for (phase, batch, noise), log in zip(at.steps, logs, strict=True):
+        assert batch.learned.sum() == 4
+        assert all(batch.learned[y].all() for k, y in noise.items() if k.startswith("y_"))
         assert all(term.isfinite() for term in log.values())
-        assert log["classifier_rehearsal"] > 0
+        assert phase != "classifier" or log["classifier_rehearsal"] > 0
 
 
 # ---- who moves, and when -------------------------------------------------------------------------
@@ -432,55 +421,23 @@ def changed(before, after):
     }
 
 
-GAN_FIELDS = {"generator", "generator_moments", "critic", "critic_moments"}
-CLASSIFIER_FIELDS = {"classifier", "classifier_moments"}
-
-
-@pytest.mark.parametrize(
-    ("phase", "fields"),
-    [
-        ("gan", GAN_FIELDS),
-        ("classifier", CLASSIFIER_FIELDS),
-        ("interleaved", GAN_FIELDS | CLASSIFIER_FIELDS),
-    ],
-)
-def test_a_phase_moves_only_its_players(phase, fields, middle):
-    state, _ = by_method(middle, HYPER, phase)
-    assert changed(middle.state, state) == fields
-
-
-@pytest.mark.parametrize("player", ["generator", "critic", "classifier"])
+@pytest.mark.parametrize("player", PLAYERS.values())
 def test_every_player_has_its_own_rate(player, middle):
-    state, _ = by_method(middle, HYPER._replace(**{f"{player}_lr": 0.0}), "interleaved")
-    others = {"generator", "critic", "classifier"} - {player}
-    assert changed(middle.state, state) & {"generator", "critic", "classifier"} == others
+    state, _ = by_method(middle, HYPER._replace(**{f"{player}_lr": 0.0}))
+    others = {*PLAYERS.values()} - {player}
+    assert changed(middle.state, state) & {*PLAYERS.values()} == others
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 5])
-def test_generator_moves_at_every_nth_critic_step(n, blobs):
-    at = scene(blobs, steps=11)
-    state, moved = at.state, []
-    for step, (batch, noise) in enumerate(zip(at.batches, at.noise, strict=True), start=1):
-        after, _ = at.method.steps["gan"](state, batch, lane(HYPER._replace(critic_steps=n)), noise)
-        if "generator" in changed(state, after):
-            moved.append(step)
-            assert "generator_moments" in changed(state, after)
-        assert "critic" in changed(state, after)
-        state = after
-    assert moved == [step for step in range(1, 12) if step % n == 0]
-    assert state.generator_moments.step == 11 // n
-
-
-def test_auxiliary_head_learns_from_the_first_critic_step(middle):
+def test_auxiliary_head_learns_from_the_first_critic_step(blobs):
     # The generator's term (5) leans on it, so it must not wait for the classifier's phase.
-    hyper = HYPER._replace(critic_adversarial=0.0, gradient_penalty=0.0)
-    state, _ = by_method(middle, hyper, "gan")
-    columns = (state.critic["w1"] != middle.state.critic["w1"]).any(0)
-    assert columns.tolist() == [False, *middle.batches[0].current.tolist()]
+    at = scene(blobs, "D")
+    state, _ = by_method(at, HYPER._replace(critic_adversarial=0.0, gradient_penalty=0.0))
+    columns = (state.critic["w1"] != at.state.critic["w1"]).any(0)
+    assert columns.tolist() == [False, *at.first("critic")[0].current.tolist()]
 
 
 def test_generator_listens_to_the_auxiliary_head_and_not_to_the_classifier(middle):
-    (batch,), (noise,) = middle.batches, middle.noise
+    batch, noise = middle.first("generator")
 
     def term(state):
         loss = lgm_acgan.generator_loss(
@@ -495,9 +452,9 @@ def test_generator_listens_to_the_auxiliary_head_and_not_to_the_classifier(middl
 
 
 def test_smoothing_concerns_the_classifier_only(middle):
-    smooth, _ = by_method(middle, HYPER._replace(label_smoothing=0.3), "interleaved")
-    plain, _ = by_method(middle, HYPER._replace(label_smoothing=0.0), "interleaved")
-    assert changed(smooth, plain) == CLASSIFIER_FIELDS
+    smooth, _ = by_method(middle, HYPER._replace(label_smoothing=0.3))
+    plain, _ = by_method(middle, HYPER._replace(label_smoothing=0.0))
+    assert changed(smooth, plain) == {"classifier", "classifier_moments"}
 
 
 # ---- the start of a task -------------------------------------------------------------------------
@@ -506,8 +463,8 @@ def test_smoothing_concerns_the_classifier_only(middle):
 @pytest.mark.parametrize("reset_critic", [True, False])
 @pytest.mark.parametrize("reset_classifier", [True, False])
 def test_resets_concern_what_they_name(reset_critic, reset_classifier, blobs):
-    at = scene(blobs, steps=2)
-    worn, _ = by_method(at, HYPER, "interleaved")
+    at = scene(blobs, "DGc" * 2)
+    worn, _ = by_method(at, HYPER)
     fresh, before = at.method.init(generator(8)), clone(worn)
     hyper = lane(HYPER._replace(reset_critic=reset_critic, reset_classifier=reset_classifier))
     begun = at.method.begin_task(worn, fresh, blobs.batch(2), hyper)
@@ -519,7 +476,7 @@ def test_resets_concern_what_they_name(reset_critic, reset_classifier, blobs):
         "classifier": fresh.classifier if reset_classifier else worn.classifier,
     }
     torch.testing.assert_close({k: getattr(begun, k) for k in expected}, expected, **EXACTLY)
-    for player in ("generator", "critic", "classifier"):  # optimisers are rebuilt
+    for player in PLAYERS.values():  # optimisers are rebuilt
         assert not any(leaf.any() for leaf in getattr(begun, f"{player}_moments"))
     torch.testing.assert_close(worn, before, **EXACTLY)
 
@@ -538,26 +495,33 @@ def test_prototypes_are_the_class_means_of_the_current_task(blobs):
 
 
 @pytest.mark.parametrize(
-    ("order", "program"),
+    ("order", "turns"),
     [
-        ("gan_first", [("gan", 30), ("classifier", 20)]),
-        ("classifier_first", [("classifier", 20), ("gan", 30)]),
-        ("interleaved", [("interleaved", 20), ("gan", 10), ("classifier", 0)]),
+        ("gan_first", "DDDGDDDGDcccc"),
+        ("classifier_first", "ccccDDDGDDDGD"),
+        ("interleaved", "DcDcDGcDcDDGD"),
     ],
 )
-def test_orders_are_what_their_names_say(order, program):
-    hyper = lgm_acgan.Hyper(order=order, gan_steps=30, classifier_steps=20)
+def test_orders_are_what_their_names_say(order, turns):
+    hyper = lgm_acgan.Hyper(order=order, gan_steps=7, classifier_steps=4, critic_steps=3)
+    program = [(PLAYERS[turn], len(list(run))) for turn, run in itertools.groupby(turns)]
     assert lgm_acgan.schedule(hyper, 0) == program
     assert lgm_acgan.schedule(hyper, 3) == program
 
 
-@pytest.mark.parametrize(("gan", "classifier"), [(30, 20), (20, 30), (25, 25), (0, 5)])
-def test_interleaved_tasks_take_all_their_steps(gan, classifier):
-    hyper = lgm_acgan.Hyper(order="interleaved", gan_steps=gan, classifier_steps=classifier)
-    steps = dict(lgm_acgan.schedule(hyper, 1))
-    assert steps["interleaved"] + steps["gan"] == gan
-    assert steps["interleaved"] + steps["classifier"] == classifier
-    assert min(steps.values()) == 0
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+@pytest.mark.parametrize("steps", [(30, 20), (20, 30), (25, 25), (11, 0), (0, 5), (0, 0)])
+def test_all_steps_are_taken_and_the_generator_follows_every_nth_of_the_critic(order, n, steps):
+    hyper = lgm_acgan.Hyper(order, *steps, critic_steps=n)
+    program = lgm_acgan.schedule(hyper, 1)
+    assert all(count > 0 for _, count in program)
+    phases = [phase for phase, count in program for _ in range(count)]
+    assert (phases.count("critic"), phases.count("classifier")) == steps
+    at = [i for i, phase in enumerate(phases) if phase == "generator"]
+    assert len(at) == steps[0] // n
+    assert all(phases[i - 1] == "critic" for i in at)  # with nothing in between
+    assert [phases[:i].count("critic") for i in at] == list(range(n, steps[0] + 1, n))
 
 
 def test_unknown_orders_raise():
@@ -581,15 +545,15 @@ def test_samples_are_the_generator_s_and_have_the_shape_of_inputs(blobs):
 
 def test_images_are_learned_like_their_pixels(blobs):
     """Inputs of any shape: the same numbers as for flat ones."""
-    image = blobs.problem._replace(input_shape=(2, 2, 2))
-    at = scene(blobs)
-    method = lgm_acgan.build(image, SHAPE)
-    pictures = [b._replace(x=b.x.reshape(-1, 2, 2, 2)) for b in at.batches]
+    at, method = scene(blobs), lgm_acgan.build(blobs.problem._replace(input_shape=(2, 2, 2)), SHAPE)
+    pictures = [(p, b._replace(x=b.x.reshape(-1, 2, 2, 2)), n) for p, b, n in at.steps]
     torch.testing.assert_close(method.init(generator(0)), at.method.init(generator(0)), **EXACTLY)
-    ours, _ = by_method(at._replace(method=method, batches=pictures), HYPER, "interleaved")
-    torch.testing.assert_close(ours, by_method(at, HYPER, "interleaved")[0], **EXACTLY)
+    flat, _ = by_method(at, HYPER)
+    ours, _ = by_method(at._replace(method=method, steps=pictures), HYPER)
+    torch.testing.assert_close(ours, flat, **EXACTLY)
+    (_, picture, _), (_, batch, _) = pictures[0], at.steps[0]
     torch.testing.assert_close(
-        method.predict(ours, pictures[0].x), at.method.predict(ours, at.batches[0].x), **EXACTLY
+        method.predict(ours, picture.x), at.method.predict(ours, batch.x), **EXACTLY
     )
 
 

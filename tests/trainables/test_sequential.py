@@ -7,7 +7,8 @@ from torch import nn
 
 from tests.conftest import EXACTLY, F64, clone, generator, tiny
 from trainables import sequential
-from trainables.engine.learn import in_lane, learn
+from trainables.engine.learn import learn
+from trainables.engine.packs import in_lane
 
 SHAPE = tiny(sequential)
 

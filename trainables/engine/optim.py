@@ -51,11 +51,11 @@ def adam(
     Source: Kingma & Ba, ICLR 2015, https://arxiv.org/abs/1412.6980, algorithm 1.
     """
     g, step = flatten(grads), past.step + 1
-    first = beta1 * past.first + (1 - beta1) * g
-    second = beta2 * past.second + (1 - beta2) * g * g
-    rate = lr / (1 - beta1**step)
-    scale = (second / (1 - beta2**step)).sqrt() + eps
-    flat = flatten(params) - rate * first / scale
+    first = torch.lerp(g, past.first, beta1)
+    second = torch.lerp(g * g, past.second, beta2)
+    unbias = (1 - beta2**step) ** 0.5  # taken out of the root, to work on fewer large tensors
+    rate = lr * unbias / (1 - beta1**step)
+    flat = torch.addcdiv(flatten(params), -rate * first, second.sqrt() + eps * unbias)
     return unflatten(flat, params), Moments(first, second, step)
 
 

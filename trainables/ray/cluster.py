@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -21,12 +22,12 @@ class Cluster(NamedTuple):
 
 
 @contextlib.contextmanager
-def connected(address: str | None, cpus: int | None) -> Iterator[Cluster]:
+def connected(address: str | None, engines: int | None) -> Iterator[Cluster]:
     """Ray for the length of a study; a local instance ends with it, a cluster stays.
 
     Args:
         address: of a running cluster ("auto", "host:port"), or None for an instance of our own.
-        cpus: of a local instance; None takes what the machine has.
+        engines: for which a local instance has a CPU each at least, and all of the machine's.
 
     Raises:
         ClusterError: if there is no cluster at the address or the instance does not start.
@@ -34,7 +35,7 @@ def connected(address: str | None, cpus: int | None) -> Iterator[Cluster]:
     try:
         context = ray.init(
             address=address or "local",
-            num_cpus=None if address else cpus,
+            num_cpus=None if address else max(engines or 1, os.cpu_count() or 1),
             include_dashboard=None if address else True,
             dashboard_host="127.0.0.1",
             log_to_driver=False,

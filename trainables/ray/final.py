@@ -6,7 +6,10 @@ validation data; and only then is test data opened, for the winner, the default,
 (``sequential``) and the ceiling (``joint``).
 """
 
+import contextlib
+import itertools
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,15 +27,13 @@ from analysis import tables
 from analysis.schema import FIRST_FINAL
 from analysis.statistics import Interval, mean_interval, paired_difference
 from analysis.store import Record
-from trainables import benchmarks
-from trainables.engine.checkpoint import CheckpointError
 from trainables.engine.noise import seed_of
-from trainables.ray.cluster import Cluster
-from trainables.ray.recorder import enter_tasks
+from trainables.ray.engine import describe
+from trainables.ray.engines import Engines
+from trainables.ray.recorder import checkpoint_file, enter_tasks
 from trainables.ray.settings import Study, StudyError
-from trainables.ray.study import PROTOCOL, columns, commit, gpu_share, plan_of, versions
-from trainables.ray.trainable import describe, on_device
-from trainables.ray.trial import Plan, Trial, stream_of
+from trainables.ray.study import PROTOCOL, Session, columns, commit, plan_of, versions
+from trainables.ray.trial import stream_of
 
 FLOOR, CEILING = "sequential", "joint"
 
@@ -93,18 +94,10 @@ def fresh_seeds(study: Study) -> list[int]:
 
 def state_file(directory: Path, trial_id: int) -> Path:
     """Where a rerun's last state waits for the test data."""
-    return directory.absolute() / "checkpoints" / "final" / f"{trial_id}.safetensors"
+    return checkpoint_file(directory.absolute() / "checkpoints" / "final", trial_id)
 
 
-def run(
-    study: Study,
-    directory: Path,
-    record: Record,
-    cluster: Cluster,
-    engines: int,
-    console: Console,
-    level: str = "normal",
-) -> tuple[list[tables.Contender], str]:
+def run(session: Session) -> tuple[list[tables.Contender], str]:
     """Train the contenders on fresh seeds, choose the winner, open the test data.
 
     What an earlier, interrupted run of this phase has finished is not trained again. Writes
@@ -116,35 +109,31 @@ def run(
     Raises:
         NothingCompleted: if no trial of the search has.
     """
-    rows, plan = record.trials(), plan_of(study)
+    study, directory, record = session.study, session.directory, session.record
+    rows = record.trials()
     if not any(r["role"] == "search" and r["status"] == "completed" for r in rows):
         raise NothingCompleted("no trial has completed, so there is nothing to choose from")
     lineup = contenders(study, rows)
-    done = train(study, directory, record, plan, cluster, engines, console, level, lineup)
+    done = train(session, lineup)
     scores = {c.label: [r.score for r in done if r.contender.key == c.key] for c in lineup}
     tuned = [c for c in lineup if c.label not in (FLOOR, CEILING)]
     winner = max(tuned, key=lambda c: np.mean(scores[c.label]))
     shown = {c.label: c for c in lineup if c.label in ("default", FLOOR, CEILING)}
     shown = {k: c for k, c in shown.items() if k == "default" or c.key != lineup[0].key}
     shown = {"winner": winner, **shown}
-    test, opened = open_test(directory, record, plan, cluster, engines, shown, done)
+    test, opened = open_test(session, shown, done)
     table, plain = comparison(shown, done, test, study.metric)
     best = write_best(study, directory, lineup, plain, scores, opened=bool(opened))
     return table, in_words(best, directory)
 
 
-def train(
-    study: Study,
-    directory: Path,
-    record: Record,
-    plan: Plan,
-    cluster: Cluster,
-    engines: int,
-    console: Console,
-    level: str,
-    lineup: Sequence[Contender],
-) -> list[Rerun]:
-    """Every contender on every fresh seed; a seed on which it diverges counts as 0."""
+def train(session: Session, lineup: Sequence[Contender]) -> list[Rerun]:
+    """Every contender on every fresh seed; a seed on which it diverges counts as 0.
+
+    Raises:
+        StudyError: if a state cannot be saved, to a full disk say.
+    """
+    study, directory, record, engines, *_ = session
     done, jobs = [], []
     known = {
         (row["method"], json.dumps(row["config"], sort_keys=True), row["seed"]): row
@@ -161,25 +150,18 @@ def train(
             jobs.append((contender, seed, row["trial_id"] if row else next_id))
             next_id += row is None
 
-    remote = on_workers(retrain, cluster, engines)
-    examples = [len(task.validation.y) for task in stream_of(plan).tasks]
-    waiting = {}
-    for contender, seed, trial_id in jobs:
-        own = plan._replace(method=contender.method)
-        future = remote.options(name=f"{contender.label}, seed {seed % 1000}").remote(
-            own, contender.config, seed, state_file(directory, trial_id)
-        )
-        waiting[future] = contender, seed, trial_id
+    examples = [len(task.validation.y) for task in stream_of(plan_of(study)).tasks]
     title = f"final phase: {len(lineup)} configurations × {study.final_seeds} fresh seeds"
-    for future in watched(list(waiting), title, console, level):
-        contender, seed, trial_id = waiting[future]
-        try:
-            report: Mapping[str, Any] = cast(Any, ray.get(future))
-        except RayError as error:
-            cause = getattr(error, "cause", None)
-            if isinstance(cause, CheckpointError):  # a full disk, no fault of the contender's
-                raise StudyError(f"{cause}: free space, then --resume {directory}") from error
-            report = {"failure": describe(error), "tasks_learned": 0, "seed": seed}
+    walks = {
+        trial_id: config_of(session, contender, seed, trial_id)
+        for contender, seed, trial_id in jobs
+    }
+    by_id = {trial_id: (contender, seed) for contender, seed, trial_id in jobs}
+    for trial_id, report in walked(engines, walks, title, session.console, session.level):
+        contender, seed = by_id[trial_id]
+        if "unsaved" in report:  # no fault of the contender's
+            raise StudyError(f"{report['unsaved']}: free space, then --resume {directory}")
+        report = {"seed": seed} | report
         enter_tasks(record, trial_id, report, examples)
         failure = report.get("failure")
         record.finish(
@@ -195,7 +177,7 @@ def train(
             tasks_learned=report["tasks_learned"],
             seconds=report.get("seconds"),
             memory_bytes=report.get("memory_bytes"),
-            lanes=1,
+            lanes=report.get("lanes", 1),
             started=report.get("started"),
             finished=datetime.now(UTC),
             **columns(study) | {"method": contender.method},
@@ -212,59 +194,64 @@ def is_known(record: Record, row: dict[str, Any], directory: Path) -> bool:
     return bool(row["status"] == "failed" or tested or state_file(directory, trial_id).exists())
 
 
-def retrain(plan: Plan, config: dict[str, Any], seed: int, file: Path):
-    """In a worker: one contender's walk on one seed, its last state left in ``file``."""
-    started = datetime.now(UTC)
-    trial, failure = Trial(on_device(plan), config, seed), None
-    while failure is None and not trial.finished:
-        failure = trial.learn_next()
-    if failure is None:
-        trial.save(file)
-    return trial.report() | {"failure": failure, "started": started}
+def config_of(session: Session, contender: Contender, seed: int, trial_id: int) -> dict[str, Any]:
+    """What an engine needs to know of a rerun (``EngineActor.learn``)."""
+    plan = plan_of(session.study)._replace(method=contender.method)
+    return {
+        "number": trial_id,
+        "hyper": contender.config,
+        "seed": seed,
+        "plan": plan._asdict(),
+        "checkpoints": str(state_file(session.directory, trial_id).parent),
+    }
+
+
+def walked(
+    engines: Engines, walks: dict[int, dict[str, Any]], title: str, console: Console, level: str
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Walk the stream with every configuration: trial id and last report, as they end."""
+    waiting, under_way = deque(walks.items()), {}
+    free = deque(actor for _ in range(engines.lanes) for actor in engines.actors)
+    with progress(title, len(walks), console, level) as advance:
+        while waiting or under_way:
+            while waiting and free:
+                (trial_id, config), actor = waiting.popleft(), free.popleft()
+                future = actor.walk.options(name=f"final trial {trial_id}").remote(config)
+                under_way[future] = trial_id, actor
+            (future,), _ = ray.wait(list(under_way))
+            trial_id, actor = under_way.pop(future)
+            free.append(actor)
+            try:
+                report = cast(Any, ray.get(future))
+            except RayError as error:
+                report = {"failure": describe(error), "tasks_learned": 0}
+            advance()
+            yield trial_id, report
 
 
 def open_test(
-    directory: Path,
-    record: Record,
-    plan: Plan,
-    cluster: Cluster,
-    engines: int,
-    shown: dict[str, Contender],
-    done: Sequence[Rerun],
+    session: Session, shown: dict[str, Contender], done: Sequence[Rerun]
 ) -> tuple[dict[int, tuple[list[float], list[int]]], int]:
     """Accuracy and examples of each task's test data, by trial_id, of the reruns to be shown.
 
     What was opened before is read from the record; also returns how many reruns were evaluated now.
     """
+    record, actors = session.record, session.engines.actors
     keys = {c.key for c in shown.values()}
     chosen = [r for r in done if r.contender.key in keys and r.row["status"] == "completed"]
-    last = len(stream_of(plan).tasks) - 1
+    last = len(stream_of(plan_of(session.study)).tasks) - 1
     known = {r.trial_id: row for r in chosen if (row := record.row(r.trial_id, last, "test"))}
     unopened = [r for r in chosen if r.trial_id not in known]
-    remote = on_workers(test_row, cluster, engines)
     futures = [
-        remote.remote(
-            plan._replace(method=r.contender.method),
-            r.contender.config,
-            r.seed,
-            state_file(directory, r.trial_id),
-        )
-        for r in unopened
+        actor.test_row.remote(config_of(session, r.contender, r.seed, r.trial_id))
+        for actor, r in zip(itertools.cycle(actors), unopened, strict=False)
     ]
     for rerun, (row, examples) in zip(unopened, ray.get(futures), strict=True):
         record.task(rerun.trial_id, rerun.seed, last, {"test": row}, {"test": examples})
         known[rerun.trial_id] = row, examples
-        state_file(directory, rerun.trial_id).unlink(missing_ok=True)
+        state_file(session.directory, rerun.trial_id).unlink(missing_ok=True)
     record.flush()
     return known, len(unopened)
-
-
-def test_row(plan: Plan, config: dict[str, Any], seed: int, file: Path):
-    """In a worker: the last row of A on test data, and the examples of each task."""
-    trial = Trial(on_device(plan), config, seed)
-    trial.restore(file)
-    splits = benchmarks.load_test(plan.benchmark, **plan.benchmark_options())
-    return trial.evaluate(splits), [len(split.y) for split in splits]
 
 
 def comparison(
@@ -383,13 +370,9 @@ def in_words(best: dict[str, Any], directory: Path) -> str:
     return "\n".join(lines)
 
 
-def on_workers(function: Callable, cluster: Cluster, engines: int) -> Any:
-    """A function that Ray runs on a CPU and a share of the GPUs, again if its process dies."""
-    return ray.remote(num_cpus=1, num_gpus=gpu_share(cluster, engines), max_retries=2)(function)
-
-
-def watched(futures: list, title: str, console: Console, level: str) -> Iterator:
-    """Futures as they are done, with a bar or with lines."""
+@contextlib.contextmanager
+def progress(title: str, total: int, console: Console, level: str) -> Iterator[Callable[[], None]]:
+    """A bar, or a line where there is no terminal; calling what it yields advances the bar."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -399,11 +382,8 @@ def watched(futures: list, title: str, console: Console, level: str) -> Iterator
         transient=True,
         disable=level == "quiet" or not console.is_terminal,
     )
-    if futures and level != "quiet" and not console.is_terminal:
+    if total and level != "quiet" and not console.is_terminal:
         console.print(title, soft_wrap=True, highlight=False)
     with bar:
-        task = bar.add_task(title, total=len(futures))
-        while futures:
-            ready, futures = ray.wait(futures)
-            bar.advance(task, len(ready))
-            yield from ready
+        task = bar.add_task(title, total=total)
+        yield lambda: bar.advance(task)

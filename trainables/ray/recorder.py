@@ -79,7 +79,7 @@ class Recorder(tune.Callback):
             tasks_learned=result["tasks_learned"],
             seconds=result.get("seconds"),
             memory_bytes=result.get("memory_bytes"),
-            lanes=1,
+            lanes=result.get("lanes", 1),
             started=self.started.get(number),
             finished=datetime.now(UTC),
             **self.columns,

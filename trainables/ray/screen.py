@@ -53,7 +53,7 @@ class Screen(tune.Callback):
         self.before = sum(self.counts.values())
         self.began = self.last_line = time.monotonic()
         self.live: Live | None = None
-        self.warned = False  # of a checkpoint that could not be written
+        self.warned: set[str] = set()
 
     def __getstate__(self) -> dict:
         """Tune pickles its callbacks for a restore that we do not use."""
@@ -88,9 +88,12 @@ class Screen(tune.Callback):
     def on_trial_result(self, iteration, trials, trial, result, **info) -> None:
         number = trial.config["number"]
         self.running[number] = result["tasks_learned"]
-        if "unsaved" in result and not self.warned:
-            self.warned = True
-            self._print(f"{result['unsaved']}: after a crash its trial starts further back")
+        if "unsaved" in result:
+            self._warn(
+                "unsaved", f"{result['unsaved']}: after a crash its trial starts further back"
+            )
+        if "narrowed" in result:
+            self._warn(result["narrowed"], result["narrowed"])
         if result.get("done"):
             self._end(number, result)
 
@@ -111,6 +114,12 @@ class Screen(tune.Callback):
             self._print(f"trial {number} failed: {result['failure']}")
         if not self.live and (better or time.monotonic() - self.last_line > LINE_EVERY):
             self._line()
+
+    def _warn(self, cause: str, line: str) -> None:
+        """Say it, once."""
+        if cause not in self.warned:
+            self.warned.add(cause)
+            self._print(line)
 
     def _challenge(self, score: float, number: int) -> bool:
         if self.best is None or score > self.best[0]:

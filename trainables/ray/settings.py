@@ -41,6 +41,7 @@ class Study(NamedTuple):
     metric: str = "joint_accuracy"
     search_shapes: bool = False
     batch: int | None = None  # configurations asked together and judged in order (--reproducible)
+    lanes: int | None = None  # trials that an engine trains at once; measured if None
     final_seeds: int = 5
     top: int = 3
 

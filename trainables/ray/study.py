@@ -8,57 +8,57 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ray import tune
 from ray.tune import TuneError
 from rich.console import Console
 
+import trainables
 from analysis.log import RecordError
 from analysis.store import Record
 from trainables.benchmarks import Stream
 from trainables.engine import metrics
-from trainables.ray.cluster import Cluster
+from trainables.ray.engines import Engines, measured_lanes, most_lanes
 from trainables.ray.recorder import Recorder
 from trainables.ray.scheduler import make_scheduler
 from trainables.ray.screen import Screen
 from trainables.ray.searcher import StudySearcher
+from trainables.ray.seats import seated
 from trainables.ray.settings import Study, StudyError
 from trainables.ray.tensorboard import TensorBoard
-from trainables.ray.trainable import TrialActor
 from trainables.ray.trial import Plan, block, stream_of
 
 PROTOCOL = "end_of_stream"  # scored on validation data after the last task
 RUNG = "retained_accuracy"  # what trials are compared by before the end
-DEATHS = 2  # of a trial's process, before the trial counts as failed
+RETRIES = 1  # of a trial whose engine died more often than a task outlives
 
 
-def search(
-    study: Study,
-    directory: Path,
-    record: Record,
-    cluster: Cluster,
-    engines: int,
-    console: Console,
-    level: str = "normal",
-    deadline: float | None = None,
-) -> None:
+class Session(NamedTuple):
+    """A study while it runs."""
+
+    study: Study
+    directory: Path
+    record: Record
+    engines: Engines
+    console: Console  # where to show progress
+    level: str = "normal"  # as in ``Screen``
+
+
+def search(session: Session, dashboard: str | None, deadline: float | None = None) -> None:
     """Run what is left of the study's trials.
 
     Args:
-        study: settings.
-        directory: the study's.
-        record: of the study, open.
-        cluster: that Ray runs on.
-        engines: trials at once.
-        console: where to show progress; ``level`` as in ``Screen``.
+        session: the study, its record and its engines.
+        dashboard: address of Ray's web page, if there is one.
         deadline: no trial starts after this time (``time.monotonic``); those that run finish.
 
     Raises:
         StudyError: if the journal is damaged or holds another study.
     """
+    study, directory, record, engines, console, level = session
     plan, stream = plan_of(study), stream_of_study(study)
     tasks = len(stream.tasks)
     checkpoints = str((directory / "checkpoints").absolute())
@@ -97,7 +97,7 @@ def search(
     searcher.reasons = scheduler.reasons
     footer = [
         f"study {directory}",
-        *([f"dashboard http://{cluster.dashboard}"] if cluster.dashboard else []),
+        *([f"dashboard http://{dashboard}"] if dashboard else []),
         f"curves tensorboard --logdir {directory / 'tensorboard'}",
     ]
     title = f"{study.method} on {study.benchmark}, {study.scenario}-incremental, {tasks} tasks"
@@ -109,21 +109,18 @@ def search(
         study.metric,
         scheduler.reasons.get,
     )
-    # The class carries the method's name: that is what the dashboard lists actors by.
-    share = {"CPU": 1, "GPU": gpu_share(cluster, engines)}
-    actor = type(study.method, (TrialActor,), {"share": share})
+    trainable = type(study.method, (tune.Trainable,), {})  # a name: trials have seats, no actors
     logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses its own result files
     scratch = tempfile.mkdtemp(prefix="lgm-search-")  # what Tune writes; nothing needs it
     try:
-        with screen:
+        with screen, seated(engines):
             tune.Tuner(
-                actor,
+                trainable,
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
                     scheduler=scheduler,
                     num_samples=-1,
-                    max_concurrent_trials=engines,
-                    reuse_actors=True,
+                    max_concurrent_trials=len(engines.actors) * engines.lanes,
                     trial_name_creator=lambda trial: f"trial_{trial.config['number']:06d}",
                     trial_dirname_creator=lambda trial: f"trial_{trial.config['number']:06d}",
                 ),
@@ -133,7 +130,7 @@ def search(
                     verbose=0,
                     # A trial saves itself; a copy of Tune's at its end would be thrown away.
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                    failure_config=tune.FailureConfig(max_failures=DEATHS),
+                    failure_config=tune.FailureConfig(max_failures=RETRIES),
                     callbacks=[recorder, screen, TensorBoard(directory / "tensorboard")],
                 ),
             ).fit()
@@ -141,6 +138,36 @@ def search(
         raise next((e for e in causes(error) if isinstance(e, RecordError)), error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def choose_lanes(
+    study: Study,
+    actors: Sequence[Any],
+    count: int,
+    asked: int | str | None,
+    say: Callable[[str], None],
+) -> tuple[Study, int]:
+    """The lanes of an engine, and the study that remembers them.
+
+    Args:
+        actors: engines to measure on.
+        count: engines in all.
+        asked: a number, "auto" to measure again, or None: what the study has, or a measurement.
+        say: told what was chosen and why.
+    """
+    if getattr(trainables.load(study.method), "SERIAL", False):
+        say(f"{study.method} cannot be fused: an engine trains one trial at a time")
+        return study, 1
+    if isinstance(asked, int):
+        lanes = asked
+    elif study.lanes is None or asked == "auto":
+        say("measuring how wide packs should be ...")
+        most = most_lanes(study.trials, count)
+        lanes, why = measured_lanes(actors, study.default(), most)
+        say(f"{lanes} lanes an engine (at most {most} for {study.trials} trials): {why}")
+    else:
+        lanes = study.lanes
+    return study._replace(lanes=lanes), lanes
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -169,11 +196,6 @@ def rungs(study: Study, tasks: int) -> str:
     """Where trials may be stopped, in words."""
     first = sorted(make_scheduler(study.scheduler, metric=RUNG, tasks=tasks).brackets[0])
     return f"task {' and '.join(map(str, first))}" if first else "no task"
-
-
-def gpu_share(cluster: Cluster, engines: int) -> float:
-    """What one trial holds of the cluster's GPUs, beside a CPU; at most one whole GPU."""
-    return min(1.0, cluster.gpus / engines)
 
 
 def columns(study: Study) -> dict[str, Any]:

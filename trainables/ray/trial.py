@@ -5,16 +5,16 @@ import time
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 import trainables
 from trainables import benchmarks
 from trainables.engine import checkpoint, metrics
-from trainables.engine.learn import Engine
-from trainables.engine.method import Shape, configure
+from trainables.engine.method import Batch, Shape, configure
 from trainables.engine.noise import trial_seed
+from trainables.engine.packs import Engine, Learned, Seat
 
 
 class Plan(NamedTuple):
@@ -44,11 +44,18 @@ def stream_of(plan: Plan) -> benchmarks.Stream:
     return benchmarks.load(plan.benchmark, **plan.benchmark_options())
 
 
+@lru_cache(maxsize=64)
+def batch_of(plan: Plan, t: int, data: Literal["task", "seen"]) -> Batch:
+    """The training data of a task, the same object for all lanes of a process."""
+    return stream_of(plan).batch(t, data)
+
+
 @lru_cache(maxsize=16)
 def engine_of(plan: Plan, shape: Shape) -> Engine:
     """The engine of a method and shape; keeps its traced steps from trial to trial."""
-    problem = stream_of(plan).problem
-    return Engine(trainables.load(plan.method).build(problem, shape), problem, plan.device)
+    problem, module = stream_of(plan).problem, trainables.load(plan.method)
+    widest = {"widest": 1} if getattr(module, "SERIAL", False) else {}
+    return Engine(module.build(problem, shape), problem, plan.device, **widest)
 
 
 class Trial:
@@ -71,7 +78,8 @@ class Trial:
         self.lane = self.engine.start(hyper, self.seed)
         self.rows: list[list[float]] = []  # row i of A, validation accuracy on tasks 0..i
         self.losses: list[dict[str, float]] = []
-        self.seconds = 0.0  # spent learning and evaluating
+        self.widths: list[float] = []  # of its packs, one a task
+        self.seconds = 0.0  # its share of what its packs took, and its evaluation
 
     @property
     def tasks_learned(self) -> int:
@@ -81,21 +89,25 @@ class Trial:
     def finished(self) -> bool:
         return self.tasks_learned == len(self.stream.tasks)
 
-    def learn_next(self) -> str | None:
-        """Learn the next task and evaluate on all tasks so far.
+    def begin_next(self) -> Seat:
+        """Take a seat in the engine for the next task. ``end`` has to follow."""
+        t, engine = self.tasks_learned, self.engine
+        return engine.join(self.lane, batch_of(self.plan, t, engine.method.data), t)
+
+    def end(self, learned: Learned) -> str | None:
+        """Take over what was learned, and evaluate on all tasks so far.
 
         Returns:
             Why the trial diverged, or None. A diverged trial has losses of the task, but no row.
         """
-        started, t = time.perf_counter(), self.tasks_learned
-        data = self.stream.batch(t, self.engine.method.data)
-        (learned,) = self.engine.learn_task([self.lane], data, t)
+        started = time.perf_counter()
         self.losses.append(learned.losses)
+        self.widths.append(learned.width)
         if learned.diverged is None:
             self.lane = self.lane._replace(state=learned.state)
-            splits = [task.validation for task in self.stream.tasks[: t + 1]]
-            self.rows.append(self.evaluate(splits))
-        self.seconds += time.perf_counter() - started
+            tasks = self.stream.tasks[: self.tasks_learned + 1]
+            self.rows.append(self.evaluate([task.validation for task in tasks]))
+        self.seconds += learned.seconds + time.perf_counter() - started
         return learned.diverged
 
     def evaluate(self, splits) -> list[float]:
@@ -122,6 +134,7 @@ class Trial:
             "seed": self.seed,
             "seconds": self.seconds,
             "memory_bytes": self.memory_bytes(),
+            "lanes": round(sum(self.widths) / len(self.widths)) if self.widths else 1,
             "history": json.dumps({"accuracy": self.rows, "losses": self.losses}),
         }
         if tasks:
@@ -138,6 +151,7 @@ class Trial:
             "seed": self.seed,
             "accuracy": self.rows,
             "losses": self.losses,
+            "widths": self.widths,
             "seconds": self.seconds,
         }
         checkpoint.save(path, self.lane.state, about)
@@ -155,7 +169,7 @@ class Trial:
             )
         self.lane = self.lane._replace(state=state)
         self.rows, self.losses = about["accuracy"], about["losses"]
-        self.seconds = about["seconds"]
+        self.seconds, self.widths = about["seconds"], about["widths"]
 
 
 def block(rows: Sequence[Sequence[float]], tasks: int) -> np.ndarray:

@@ -106,6 +106,13 @@ def test_every_way_to_end_has_its_row(recorder, record, tmp_path):
     assert tables.accuracy.examples.tolist()[:6] == [10, 10, 20, 10, 20, 30]
 
 
+def test_lanes_are_those_of_the_last_report(recorder, record):
+    send(recorder, trial_of(0), report(1, lanes=9), report(3, done=True, lanes=4))
+    send(recorder, trial_of(1), report(1, lanes=2), report(2, done=True, lanes=3))
+    send(recorder, trial_of(2), {"failure": "bad", "tasks_learned": 0, "done": True})
+    assert [row["lanes"] for row in record.trials()] == [4, 3, 1]
+
+
 def test_each_task_is_written_once(recorder, tmp_path):
     send(recorder, trial_of(0), report(1), report(1), report(2), report(2), report(3, done=True))
     assert [e["task"] for e in events(tmp_path, "task")] == [0, 1, 2]
@@ -190,9 +197,35 @@ def test_verbose_has_a_line_for_every_trial():
     assert "trial 4 failed, 50.0% after task 1: ce became nan in task 1\n" in text
 
 
+UNSAVED = {"unsaved": "cannot write checkpoint /c/[x]: disk full"}
+NARROWED = {"narrowed": "out of memory: packs are at most 4 lanes wide from now on"}
+
+
+def warned(level="normal", terminal=False):
+    """What is printed where no checkpoint can be written and packs are narrowed, twice."""
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=60, color_system=None)
+    narrower = {"narrowed": NARROWED["narrowed"].replace("4", "2")}
+    with Screen(console, "m on b", [], 6, TASKS, "joint_accuracy", [], level) as screen:
+        send(screen, trial_of(0), report(1) | UNSAVED, report(2) | UNSAVED | NARROWED)
+        other = {"unsaved": "cannot write checkpoint /c/other"}
+        send(screen, trial_of(1), report(1) | NARROWED, report(2) | other | narrower)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("level", ["normal", "verbose"])
+def test_a_warning_is_said_once(level, terminal):
+    text = warned(level, terminal)
+    said = "cannot write checkpoint /c/[x]: disk full: after a crash its trial starts further back"
+    assert text.count(said) == text.count("cannot write checkpoint") == 1
+    assert text.count(NARROWED["narrowed"]) == 1
+    assert text.count("out of memory: packs are at most 2 lanes wide from now on") == 1
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_quiet_prints_nothing(terminal):
-    assert shown("quiet", terminal)[1] == ""
+    assert shown("quiet", terminal)[1] == warned("quiet", terminal) == ""
 
 
 def test_a_terminal_has_a_table():

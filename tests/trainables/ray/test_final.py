@@ -1,17 +1,28 @@
 """The final phase: who takes part, on which seeds, and what is said of the result."""
 
 import ast
+import io
+import json
 import math
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from ray.exceptions import ActorDiedError
+from rich.console import Console
 
 import search_spaces
+from analysis.schema import FIRST_FINAL
+from analysis.store import Record
 from trainables.engine.noise import trial_seed
 from trainables.ray import final
+from trainables.ray.engines import Engines
 from trainables.ray.final import Contender, Rerun, comparison, contenders, fresh_seeds, in_words
-from trainables.ray.settings import Study
+from trainables.ray.settings import Study, StudyError
+from trainables.ray.study import Session
+from trainables.ray.trial import Plan
 
 ROOT = Path(__file__).parents[3]
 STUDY = Study("s", "lgm_acgan", "gaussian", final_seeds=3, top=2)
@@ -142,6 +153,196 @@ def test_one_seed_says_nothing_about_the_spread(tmp_path):
     assert "nan" not in in_words(best, tmp_path)
 
 
+# ---- on engines ----------------------------------------------------------------------------------
+
+TASKS, EXAMPLES = 3, [20, 20, 20]  # of the validation data of "gaussian"
+
+
+class Future:
+    def __init__(self, engine, name, config):
+        self.engine, self.name, self.config = engine, name, config
+
+
+class FakeEngine:
+    """Answers at once what it is told to; an exception is raised."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.walk = SimpleNamespace(options=lambda name: self._method(name))
+        self.test_row = self._method("test row")
+
+    def _method(self, name):
+        return SimpleNamespace(remote=lambda config: Future(self, name, config))
+
+
+class FakeRay:
+    """Walks end in the order of ``lasts`` of their trials; remembers who was under way."""
+
+    def __init__(self, lasts=int):
+        self.lasts = lasts
+        self.under_way: list[list[Future]] = []
+
+    def wait(self, futures):
+        self.under_way.append(list(futures))
+        first = min(futures, key=lambda future: self.lasts(future.config["number"]))
+        return [first], [future for future in futures if future is not first]
+
+    def get(self, future):
+        if isinstance(future, list):
+            return [self.get(one) for one in future]
+        answer = future.engine.answer(future.config)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def fake_ray(monkeypatch) -> FakeRay:
+    ray = FakeRay()
+    monkeypatch.setattr(final, "ray", ray)
+    return ray
+
+
+def walked(engines, walks, level="normal", terminal=False):
+    """What came of the walks, in this order, and what was printed."""
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=60, color_system=None)
+    return list(final.walked(engines, walks, "the final phase", console, level)), out.getvalue()
+
+
+def test_walks_fill_the_lanes_of_all_engines(fake_ray):
+    lasts = [5, 1, 9, 8, 7, 6, 2]
+    fake_ray.lasts = lasts.__getitem__
+    engines = [FakeEngine(lambda config: {"of": config["number"]}) for _ in range(2)]
+    found, _ = walked(Engines(engines, 2), {n: {"number": n} for n in range(7)})
+    assert found == [(n, {"of": n}) for n in (1, 0, 5, 6, 4, 3, 2)]
+    assert [len(futures) for futures in fake_ray.under_way] == [4, 4, 4, 4, 3, 2, 1]
+    for futures in fake_ray.under_way:
+        assert all(sum(f.engine is engine for f in futures) <= 2 for engine in engines)
+    assert [f.engine for f in fake_ray.under_way[0]] == engines * 2
+    names = {f.name for futures in fake_ray.under_way for f in futures}
+    assert names == {f"final trial {n}" for n in range(7)}
+
+
+def test_a_walk_whose_engine_died_too_often_has_failed(fake_ray):
+    engine = FakeEngine(lambda config: ActorDiedError() if config["number"] == 1 else {})
+    found, _ = walked(Engines([engine], 1), {n: {"number": n} for n in range(3)})
+    assert [trial_id for trial_id, _ in found] == [0, 1, 2]
+    assert found[1][1]["failure"].startswith("ActorDiedError: ")
+    assert found[1][1]["tasks_learned"] == 0 and "\n" not in found[1][1]["failure"]
+    broken = FakeEngine(lambda config: KeyError("ours"))
+    with pytest.raises(KeyError, match="ours"):
+        walked(Engines([broken], 1), {0: {"number": 0}})
+
+
+def test_progress_is_a_line_or_a_bar_or_nothing(fake_ray):
+    engines, walks = Engines([FakeEngine(lambda config: {})], 1), {0: {"number": 0}}
+    assert walked(engines, walks)[1] == "the final phase\n"
+    assert walked(engines, {}) == ([], "")
+    assert "\x1b" in walked(engines, walks, terminal=True)[1]
+    assert walked(engines, walks, "quiet")[1] == walked(engines, walks, "quiet", True)[1] == ""
+
+
+@pytest.fixture
+def session(tmp_path):
+    """Make a session of two engines that answer what they are told to."""
+    with Record(tmp_path, STUDY.name) as record:
+
+        def call(answer, study=STUDY):
+            engines = Engines([FakeEngine(answer), FakeEngine(answer)], 2)
+            return Session(study, tmp_path, record, engines, Console(quiet=True), "quiet")
+
+        yield call
+
+
+def report(config, **more):
+    rows = [[0.25 * (i + 1)] * (i + 1) for i in range(TASKS)]
+    about = {"history": json.dumps({"accuracy": rows, "losses": [{"ce": 1.0}] * TASKS})}
+    about |= {"seed": config["seed"], "seconds": 2.0, "memory_bytes": 8, "joint_accuracy": 0.75}
+    return about | {"tasks_learned": TASKS, "done": True, "lanes": 3} | more
+
+
+def test_reruns_are_entered_with_their_lanes_and_one_that_fails_counts_as_nothing(
+    session, fake_ray, tmp_path
+):
+    configs = []
+
+    def answer(config):
+        configs.append(config)
+        bad = config["number"] == FIRST_FINAL + 1
+        return ActorDiedError() if bad else report(config)
+
+    lineup = [OTHER, WINNER, FLOOR]
+    one = session(answer)
+    done = final.train(one, lineup)
+    assert Counter(r.contender.label for r in done) == {c.label: 3 for c in lineup}
+    assert sorted(r.score for r in done) == [0.0] + [0.75] * 8
+    rows = one.record.trials()
+    assert [row["trial_id"] for row in rows] == list(range(FIRST_FINAL, FIRST_FINAL + 9))
+    assert Counter(row["seed"] for row in rows) == Counter(fresh_seeds(STUDY) * 3)
+    assert [row["lanes"] for row in rows] == [3, 1] + [3] * 7
+    assert {row["method"] for row in rows} == {"lgm_acgan", "sequential"}
+    assert rows[1]["status"] == "failed" and rows[1]["reason"].startswith("ActorDiedError")
+    assert one.record.rows(FIRST_FINAL) == [[0.25], [0.5] * 2, [0.75] * 3]
+    for config in configs:
+        assert config["checkpoints"] == str(tmp_path / "checkpoints" / "final")
+        assert Plan(**config["plan"]).method in {"lgm_acgan", "sequential"}
+
+
+def test_reruns_whose_state_waits_for_the_test_data_are_not_trained_again(session, fake_ray):
+    one, trained = session(report), []
+    first = final.train(one, [OTHER, WINNER])
+    for rerun in first[:4]:
+        state = final.state_file(one.directory, rerun.trial_id)
+        state.parent.mkdir(parents=True, exist_ok=True)
+        state.touch()
+    again = session(lambda config: trained.append(config["number"]) or report(config))
+    second = final.train(again, [OTHER, WINNER])
+    assert trained == [rerun.trial_id for rerun in first[4:]]
+    assert sorted(r.trial_id for r in second) == sorted(r.trial_id for r in first)
+
+
+def test_a_state_that_cannot_be_saved_ends_the_phase_in_one_line(session, fake_ray):
+    one = session(lambda config: report(config, unsaved="cannot write checkpoint x: disk full"))
+    with pytest.raises(StudyError, match=r"disk full: free space, then --resume ") as error:
+        final.train(one, [OTHER])
+    assert str(one.directory) in str(error.value) and not one.record.trials()
+
+
+def test_test_data_is_opened_once_for_those_that_are_shown(session, fake_ray):
+    asked = []
+
+    def answer(config):  # the floor has the first three numbers, then comes the winner
+        failed = {"failure": "diverged"} if config["number"] == FIRST_FINAL + 4 else {}
+        return report(config, **failed)
+
+    done = final.train(session(answer), [OTHER, WINNER, FLOOR])
+    for rerun in done:
+        state = final.state_file(session(answer).directory, rerun.trial_id)
+        state.parent.mkdir(parents=True, exist_ok=True)
+        state.touch()
+
+    def row(config):
+        asked.append((config["number"], config["seed"], config["plan"]["method"]))
+        return [0.5, 0.25, 1.0], [7, 7, 7]
+
+    one = session(row)
+    shown = {"winner": WINNER, "sequential": FLOOR}
+    test, opened = final.open_test(one, shown, done)
+    wanted = [r for r in done if r.contender != OTHER and r.row["status"] == "completed"]
+    assert opened == len(wanted) == 5
+    assert asked == [(r.trial_id, r.seed, r.contender.method) for r in wanted]
+    assert test == {r.trial_id: ([0.5, 0.25, 1.0], [7, 7, 7]) for r in wanted}
+    for rerun in done:
+        state = final.state_file(one.directory, rerun.trial_id)
+        assert state.exists() == (rerun not in wanted)
+        known = one.record.row(rerun.trial_id, TASKS - 1, "test")
+        assert bool(known) == (rerun in wanted)
+
+    test, opened = final.open_test(one, {"default": OTHER, **shown}, done)
+    assert opened == len(asked) - len(wanted) == 3 and len(test) == len(wanted) + 3
+
+
 # ---- what a search may see (invariant 3) ---------------------------------------------------------
 
 
@@ -153,23 +354,38 @@ def names_in(path: Path) -> set[str]:
             found.add(node.id)
         elif isinstance(node, ast.Attribute):
             found.add(node.attr)
-        elif isinstance(node, ast.alias | ast.FunctionDef):
+        elif isinstance(node, ast.alias | ast.FunctionDef | ast.AsyncFunctionDef):
             found.add(node.name)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             found.add(node.value)
     return found
 
 
+def functions_with(name: str, path: Path) -> set[str]:
+    """The innermost functions of a file in which a name occurs."""
+    found = {}
+    for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):  # outer ones first
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            for node in ast.walk(function):
+                if getattr(node, "id", getattr(node, "attr", None)) == name:
+                    found[node.lineno, node.col_offset] = function.name
+    return set(found.values())
+
+
 def test_only_the_final_phase_opens_test_data():
+    """From the one door to test data on: who names it, and who names those."""
     ours = [ROOT / "run_search.py"]
     for folder in ("trainables", "analysis", "search_spaces"):
         ours += (ROOT / folder).rglob("*.py")
-    openers = {str(f.relative_to(ROOT)) for f in ours if "load_test" in names_in(f)}
-    assert openers == {"trainables/benchmarks/__init__.py", "trainables/ray/final.py"}
-    tree = ast.parse((ROOT / "trainables/ray/final.py").read_text(encoding="utf-8"))
-    callers = {
-        function.name
-        for function in tree.body
-        if isinstance(function, ast.FunctionDef) and "load_test" in ast.unparse(function)
-    }
-    assert callers == {"test_row"}
+
+    def named_in(*names):
+        return {str(f.relative_to(ROOT)) for f in ours if names_in(f) & set(names)}
+
+    engine, phase = "trainables/ray/engine.py", "trainables/ray/final.py"
+    assert named_in("load_test") == {"trainables/benchmarks/__init__.py", engine}
+    assert functions_with("load_test", ROOT / engine) == {"_test_row"}
+    assert functions_with("_test_row", ROOT / engine) == {"test_row"}
+    assert named_in("_test_row", "test_row") == {engine, phase}
+    assert functions_with("test_row", ROOT / phase) == {"open_test"}
+    assert functions_with("open_test", ROOT / phase) == {"run"}
+    assert named_in("open_test") == {phase}

@@ -226,7 +226,7 @@ def test_a_batch_that_was_being_asked_for_is_completed(tmp_path, asked):
 def test_flags_of_tpe():
     sampler = make_sampler("tpe", 0, STARTUP, NAMES)
     assert isinstance(sampler, TPESampler)
-    assert sampler._multivariate and sampler._group and sampler._constant_liar
+    assert sampler._multivariate and sampler._group and not sampler._constant_liar
     assert sampler._n_startup_trials == 0  # ours is counted by number
 
 

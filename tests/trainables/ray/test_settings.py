@@ -16,8 +16,9 @@ from trainables.ray.searcher import make_sampler
 from trainables.ray.settings import Study, StudyError
 
 STUDY = Study(
-    "digits-ab12", "lgm_acgan", "gaussian", "task", data_dir="/data", trials=7, batch=2, top=1
-)
+    "digits-ab12", "lgm_acgan", "gaussian", "task", data_dir="/data", trials=7, batch=2, lanes=4,
+    top=1,
+)  # fmt: skip
 
 
 def test_settings_come_back_as_they_were_written(tmp_path):
@@ -53,7 +54,8 @@ GOOD = yaml.safe_dump(STUDY._asdict())
         (b"{: [\n}}", "not the settings"),
         (b"\xff\xfe\x00", "not the settings"),
         (b"name: x", "missing 1 required positional argument: 'method'"),
-        (GOOD.encode() + b"lanes: 3\n", "unexpected keyword argument 'lanes'"),
+        (GOOD.encode() + b"workers: 3\n", "unexpected keyword argument 'workers'"),
+        (GOOD.encode() + b"lanes: auto\n", "expected lanes of type int | None, found 'auto'"),
         (GOOD.encode() + b"trials: many\n", "expected trials of type int, found 'many'"),
         (GOOD.encode() + b"seed: true\n", "expected seed of type int, found True"),
         (GOOD.encode() + b"method: lgm_acgn\n", "did you mean 'lgm_acgan'?"),
@@ -62,6 +64,12 @@ GOOD = yaml.safe_dump(STUDY._asdict())
 def test_what_is_no_study_is_refused(tmp_path, content, reason):
     (tmp_path / "study.yaml").write_bytes(content)
     assert reason in refused(tmp_path)
+
+
+def test_a_study_of_before_engines_had_lanes_is_read(tmp_path):
+    known = {name: value for name, value in STUDY._asdict().items() if name != "lanes"}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(known))
+    assert settings.read(tmp_path) == STUDY._replace(lanes=None)
 
 
 def test_the_first_free_folder(tmp_path):

@@ -1,0 +1,88 @@
+"""How wide packs should be: a short measurement of the method on this machine."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import psutil
+import torch
+
+from trainables.engine import noise
+from trainables.engine.method import Batch, Hyper
+from trainables.engine.packs import Engine
+
+GAIN = 0.9  # a pack twice as wide has to take less than this share of the time
+
+
+class Cost(NamedTuple):
+    """What a lane costs in packs of one width."""
+
+    width: int
+    seconds: float  # of an engine, for one lane and one task
+    bytes: int  # of memory, for one lane beside ``width - 1`` others
+    free: int  # bytes of memory that nobody uses
+
+
+def measure(engine: Engine, hyper: Hyper, task: Batch, t: int, width: int) -> Cost:
+    """Train a pack of equal lanes for some steps of each phase, and count what that costs.
+
+    Args:
+        engine: of the method; it keeps the steps that are traced here.
+        hyper: whose program weighs the phases, the default say.
+        task, t: as for ``Engine.join``.
+        width: lanes of the pack.
+    """
+    memory, seconds = peak_memory(engine.device), 0.0
+    lanes = [engine.start(hyper, seed) for seed in range(width)]
+    steps = Counter()
+    for phase, count in engine.method.schedule(hyper, t):
+        steps[phase] += count
+    for phase, count in steps.items():
+        for lane in lanes:
+            engine.join(lane, task, t).program = [(phase, 2 * noise.BLOCK)]
+        engine.advance()  # traces the step
+        finish(engine.device)
+        started = time.perf_counter()
+        engine.advance()
+        finish(engine.device)
+        seconds += count * (time.perf_counter() - started) / noise.BLOCK / width
+        for seat in list(engine.seats):
+            engine.leave(seat)
+    memory = max(0, peak_memory(engine.device) - memory)
+    return Cost(width, seconds, memory // width, free_memory(engine.device))
+
+
+def finish(device: torch.device) -> None:
+    """Wait for what was launched on a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes of the GPU that were in use at most, or that this process holds: it gives none back."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return psutil.Process().memory_info().rss
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of the GPU, or of this machine, that nobody uses."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def wide_enough(costs: Sequence[Cost]) -> bool:
+    """Whether the last width, twice the one before it, gained too little to go on."""
+    return len(costs) > 1 and costs[-1].seconds > GAIN * costs[-2].seconds
+
+
+def best_width(costs: Sequence[Cost]) -> int:
+    """The narrowest width from which twice the width gains too little."""
+    best = costs[0]
+    for cost in costs[1:]:
+        if cost.seconds > GAIN * best.seconds:
+            break
+        best = cost
+    return best.width

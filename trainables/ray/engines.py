@@ -1,0 +1,130 @@
+"""The engines of a study: how many, on what, and how many trials each of them trains at once."""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import ray
+from ray.exceptions import RayError
+
+from trainables.engine.widths import Cost, best_width, wide_enough
+from trainables.ray.cluster import Cluster, ClusterError, one_line
+from trainables.ray.engine import EngineActor
+from trainables.ray.trial import Plan
+
+DEATHS = 2  # of an engine that a task of a trial outlives
+TRIALS_A_SLOT = 20  # see ``most_lanes``
+MEMORY_SHARE = 0.5  # of what is free that lanes may take
+
+
+class Engines(NamedTuple):
+    """Engine actors, and how many trials each of them trains at once."""
+
+    actors: Sequence[Any]
+    lanes: int
+
+
+def placed(
+    cluster: Cluster, engines: int | None, gpus: float | None
+) -> tuple[int, float, str | None]:
+    """How many engines, the GPUs of each, and a remark if that is not what was asked for.
+
+    Args:
+        cluster: to place them on. One that somebody else runs may grow: it is asked for whatever
+            the user asks for.
+        engines: asked for, or None: one for each GPU (or share of one), else one for each CPU.
+        gpus: an engine asked for, or None: one if there are any.
+    """
+    note = None
+    if gpus is None:
+        gpus = min(1.0, cluster.gpus / (engines or 1))
+    elif cluster.local and gpus > cluster.gpus:
+        found = f"{cluster.gpus} GPUs" if cluster.gpus else "no GPU"
+        note = f"asked for {gpus:g} GPUs an engine, found {found} here: training on the CPU"
+        gpus = 0.0
+    fit = max(1, int(cluster.gpus / gpus) if gpus else cluster.cpus)
+    if engines and gpus and cluster.local and engines > fit:
+        note = f"asked for {engines} engines of {gpus:g} GPUs, found {cluster.gpus} GPUs: {fit}"
+        engines = fit
+    return engines or fit, gpus, note
+
+
+@contextlib.contextmanager
+def started(
+    plan: Plan, cluster: Cluster, count: int, gpus: float, say: Callable[[str], None]
+) -> Iterator[tuple[list[Any], int]]:
+    """Engine actors for the length of a study.
+
+    Args:
+        plan: of the study.
+        cluster: to place them on.
+        count: how many, >= 1. Each has an equal share of the CPUs.
+        gpus: that each of them holds.
+        say: told now and then how many are still to come.
+
+    Returns:
+        The actors, and how many of them, those in front, are ready to train. The others will train
+        as soon as the cluster has room for them.
+
+    Raises:
+        ClusterError: if an engine cannot start.
+    """
+    cpus = max(1, cluster.cpus // count)
+    actor: Any = ray.remote(EngineActor)
+    options = actor.options(
+        num_cpus=cpus, num_gpus=gpus, max_restarts=-1, max_task_retries=DEATHS, max_concurrency=1000
+    )
+    actors = [options.remote(plan._asdict(), cpus) for _ in range(count)]
+    try:
+        waiting, ready, deadline = {a.ready.remote(): a for a in actors}, [], time.monotonic() + 60
+        while waiting and (not ready or time.monotonic() < deadline):
+            answered, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=20)
+            try:
+                ray.get(answered)
+            except RayError as error:
+                cause = getattr(error, "cause", None) or error
+                raise ClusterError(f"an engine did not start: {one_line(cause)}") from error
+            ready += [waiting.pop(answer) for answer in answered]
+            if waiting:
+                say(
+                    f"{len(ready)} of {count} engines are ready; each of the others waits for "
+                    f"{cpus} CPUs and {gpus:g} GPUs"
+                )
+        yield ready + list(waiting.values()), len(ready)
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+
+
+def most_lanes(trials: int, engines: int) -> int:
+    """Lanes an engine that a search of so many trials should have at most.
+
+    A configuration is suggested without the results of those that are under way. What that costs
+    (tests/speed/bench_samplers.py, TPE): the best of 200 scores 0.895 with one at a time, 0.878
+    with 8, 0.855 with 16 and 0.815 with 64, where the best of 100, one at a time, scores 0.869.
+    """
+    return max(1, math.ceil(trials / TRIALS_A_SLOT / engines))
+
+
+def measured_lanes(actors: Sequence[Any], config: dict[str, Any], most: int) -> tuple[int, str]:
+    """Lanes an engine, by a measurement on all engines at once, and the figures in words.
+
+    Packs are made twice as wide until that gains too little. An engine gets two lanes for each of
+    the widest pack, since not all of them wait for the same phase.
+
+    Args:
+        config: of the method, the default say.
+        most: lanes at most.
+    """
+    costs: list[Cost] = []
+    while not costs or (not wide_enough(costs) and 2 * costs[-1].width <= most):
+        width = 2 * costs[-1].width if costs else 1
+        found: list[Cost] = ray.get([actor.measure.remote(config, width) for actor in actors])
+        costs.append(max(found, key=lambda cost: cost.seconds))
+    size = max(1, *(cost.bytes for cost in costs))
+    fit = int(MEMORY_SHARE * costs[-1].free / size / len(actors))
+    lanes = max(1, min(2 * best_width(costs), most, fit))
+    times = ", ".join(f"{cost.seconds:.2f} s in packs of {cost.width}" for cost in costs)
+    return lanes, f"a task takes {times}; {size / 2**20:.0f} MiB a lane"

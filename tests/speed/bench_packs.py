@@ -98,7 +98,7 @@ def search(trials: int, lanes: int | None) -> None:
     configs = configurations(trials)
     seconds, _, scores, _ = in_own_process(ours, trials, lanes)
     rows = {"lgm-search": (seconds, scores)}
-    for name in ordinary.RUNNERS:
+    for name in ("plain_loop", "optuna_joblib", "ray_tune"):
         rows[name] = in_own_process(ordinary.run, name, configs, BENCHMARK)
     print(f"{'':24}{'seconds':>10}{'trials/h':>10}{'ours is':>10}{'joint accuracy':>18}")
     for name, (seconds, scores) in rows.items():

@@ -42,7 +42,8 @@ def fuse(function: Callable, shared: tuple[int, ...] = ()) -> Callable:
             in a pack of two or more.
         shared: positions of arguments that all lanes share and that carry no lane axis.
 
-    On a CPU the numbers of a lane are the same to the last bit at every width, one included.
+    On a CPU and in float32 the numbers of a lane were the same to the last bit at every width, one
+    included, wherever that was tried; in float64 they differed by up to 5e-14.
     """
 
     def fused(*args):

@@ -26,6 +26,7 @@ from trainables.engine.layout import Layout, by_component, by_dtype
 from trainables.engine.method import Batch, Hyper, Method, Noise, Problem, Scalar, State
 
 EVALUATED_AT_ONCE = 4096  # examples
+PATIENCE = 256  # packs that go ahead of a lane
 
 
 class Lane(NamedTuple):
@@ -70,6 +71,7 @@ class Seat:
     blocks: dict[str, _Block] = field(default_factory=dict)
     sums: dict[str, Tensor] = field(default_factory=dict)  # by phase: (terms,) float64
     steps: Counter = field(default_factory=Counter)  # by phase
+    waited: int = 0  # packs that went ahead since it last stepped
     beside: int = 0  # Σ over steps of the width of the pack
     seconds: float = 0.0
     diverged: str | None = None
@@ -162,9 +164,9 @@ class Engine:
         if not ended and self.seats:
             phase, pack = self._next_pack()
             self.stepping = pack
-            steps = min(min(seat.program[-1][1], self._left(seat, phase)) for seat in pack)
             started = time.perf_counter()
             try:
+                steps = min(min(seat.program[-1][1], self._left(seat, phase)) for seat in pack)
                 self._run(phase, steps, pack)
             except RuntimeError as error:
                 if len(pack) == 1 or not out_of_memory(error):
@@ -182,19 +184,30 @@ class Engine:
 
     def learn_task(self, lanes: Sequence[Lane], task: Batch, t: int) -> list[Learned]:
         """Train every lane on task ``t``, all of them before it; one ``Learned`` a lane."""
-        seats = [self.join(lane, task, t) for lane in lanes]
-        results = {}
-        while len(results) < len(seats):
+        seats, results = [self.join(lane, task, t) for lane in lanes], {}
+        while not all(seat in results for seat in seats):
             results |= dict(self.advance())
         return [results[seat] for seat in seats]
 
     def _next_pack(self) -> tuple[str, list[Seat]]:
-        """The phase that can be stepped by most lanes, and these: those that came first."""
+        """The phase that can be stepped by most lanes, and these: those that came first.
+
+        A lane that has waited too often has its way.
+        """
         waiting = defaultdict(list)
         for seat in self.seats:
             waiting[seat.program[-1][0]].append(seat)
         phase = max(waiting, key=lambda phase: self._width(len(waiting[phase])))
-        return phase, waiting[phase][: self._width(len(waiting[phase]))]
+        tired = max(self.seats, key=lambda seat: seat.waited)
+        if tired.waited > PATIENCE:
+            phase = tired.program[-1][0]
+            waiting[phase].sort(key=lambda seat: seat is not tired)
+        pack = waiting[phase][: self._width(len(waiting[phase]))]
+        for seat in self.seats:
+            seat.waited += 1
+        for seat in pack:
+            seat.waited = 0
+        return phase, pack
 
     def _width(self, waiting: int) -> int:
         """Lanes to step together: powers of two, so that few widths have to be traced."""

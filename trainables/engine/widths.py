@@ -10,7 +10,7 @@ import torch
 
 from trainables.engine import noise
 from trainables.engine.method import Batch, Hyper
-from trainables.engine.packs import Engine
+from trainables.engine.packs import Engine, Lane
 
 GAIN = 0.9  # a pack twice as wide has to take less than this share of the time
 
@@ -39,18 +39,23 @@ def measure(engine: Engine, hyper: Hyper, task: Batch, t: int, width: int) -> Co
     for phase, count in engine.method.schedule(hyper, t):
         steps[phase] += count
     for phase, count in steps.items():
-        for lane in lanes:
-            engine.join(lane, task, t).program = [(phase, 2 * noise.BLOCK)]
-        engine.advance()  # traces the step
-        finish(engine.device)
-        started = time.perf_counter()
-        engine.advance()
-        finish(engine.device)
-        seconds += count * (time.perf_counter() - started) / noise.BLOCK / width
-        for seat in list(engine.seats):
-            engine.leave(seat)
+        block_of(phase, engine, lanes, task, t)  # traces the step
+        taken = block_of(phase, engine, lanes, task, t)
+        seconds += count * taken / noise.BLOCK / width
     memory = max(0, peak_memory(engine.device) - memory)
     return Cost(width, seconds, memory // width, free_memory(engine.device))
+
+
+def block_of(phase: str, engine: Engine, lanes: Sequence[Lane], task: Batch, t: int) -> float:
+    """Seconds that a block of steps of one phase takes."""
+    for lane in lanes:
+        engine.join(lane, task, t).program = [(phase, noise.BLOCK)]
+    finish(engine.device)
+    started = time.perf_counter()
+    while engine.seats:
+        engine.advance()
+    finish(engine.device)
+    return time.perf_counter() - started
 
 
 def finish(device: torch.device) -> None:

@@ -35,12 +35,12 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 class Job(NamedTuple):
-    """A trial in a seat, and who waits for it."""
+    """A trial in a seat, and who waits for its report."""
 
     number: int
     trial: Trial
     file: Path
-    answer: Future
+    answers: list[Future]
 
 
 class EngineActor:
@@ -160,7 +160,11 @@ class EngineActor:
             report = {"failure": describe(error), "tasks_learned": 0, "done": True}
             answer.set_result(report)
             return
-        job = Job(number, trial, file, answer)
+        for job in self.seats.values():
+            if job.trial is trial:  # Ray repeats a call whose answer it has not heard
+                job.answers.append(answer)
+                return
+        job = Job(number, trial, file, [answer])
         try:
             if not restored:
                 self.seats[trial.begin_next()] = job
@@ -185,7 +189,8 @@ class EngineActor:
         done = failure is not None or trial.finished
         if done:
             del self.trials[job.number]
-        job.answer.set_result(trial.report() | more | {"done": done})
+        for answer in job.answers:
+            answer.set_result(trial.report() | more | {"done": done})
         self._show()
 
     def _forget(self, answer: Future, number: int) -> None:

@@ -15,7 +15,7 @@ from trainables.ray.engine import EngineActor
 from trainables.ray.trial import Plan
 
 DEATHS = 2  # of an engine that a task of a trial outlives
-TRIALS_A_SLOT = 20  # see ``most_lanes``
+TRIALS_A_SLOT = 12  # see ``most_lanes``
 MEMORY_SHARE = 0.5  # of what is free that lanes may take
 
 
@@ -39,12 +39,15 @@ def placed(
     """
     note = None
     if gpus is None:
-        gpus = min(1.0, cluster.gpus / (engines or 1))
+        gpus = 1 / math.ceil((engines or 1) / cluster.gpus) if cluster.gpus else 0.0
     elif cluster.local and gpus > cluster.gpus:
         found = f"{cluster.gpus} GPUs" if cluster.gpus else "no GPU"
         note = f"asked for {gpus:g} GPUs an engine, found {found} here: training on the CPU"
         gpus = 0.0
-    fit = max(1, int(cluster.gpus / gpus) if gpus else cluster.cpus)
+    fit = cluster.cpus
+    if gpus:  # a share lies on one GPU
+        fit = cluster.gpus * int(1 / gpus) if gpus < 1 else int(cluster.gpus / gpus)
+    fit = max(1, fit)
     if engines and gpus and cluster.local and engines > fit:
         note = f"asked for {engines} engines of {gpus:g} GPUs, found {cluster.gpus} GPUs: {fit}"
         engines = fit
@@ -94,7 +97,7 @@ def started(
                 )
         yield ready + list(waiting.values()), len(ready)
     finally:
-        for actor in actors:
+        for actor in actors if not cluster.local else []:  # a local instance ends as a whole
             ray.kill(actor)
 
 

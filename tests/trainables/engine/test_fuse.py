@@ -187,6 +187,11 @@ def test_narrow_products_are_computed_transposed(fused):
     torch.testing.assert_close(traced(*args), function(*args), rtol=1e-12, atol=1e-12)
 
 
+def test_narrow_products_have_no_bias():
+    _, after, _ = tidied(vmap(linear), X[:, :5], THIN, FEW)
+    assert {aten.bmm.default, aten.add.Tensor} <= set(after)
+
+
 def biased(x, w, b):
     return aten.add.Tensor(b, aten.bmm.default(x, w))
 

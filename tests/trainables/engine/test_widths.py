@@ -89,7 +89,6 @@ def test_lanes_that_memory_does_not_hold_leave_no_seats_behind(blobs, scarce):
     assert engine.seats == [] and engine.widest == 2
 
 
-@pytest.mark.xfail(strict=True, reason="lanes that had to wait count as if they had stepped")
 def test_a_width_that_memory_does_not_hold_is_wide_enough(blobs, scarce):
     engine = Engine(toy(blobs.problem), blobs.problem)
     costs = [measure(engine, Hyper(a=40), blobs.batch(1), 1, width) for width in (2, 4)]

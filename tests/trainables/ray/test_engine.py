@@ -264,7 +264,6 @@ def test_a_trial_that_leaves_is_forgotten_while_others_go_on(start, tmp_path):
     assert of_the_trial(learn(actor, configs[1])) == expected[1][1]
 
 
-@pytest.mark.xfail(strict=True, reason="the second call puts the same trial into a second seat")
 def test_a_call_that_comes_twice_is_learned_once(start, tmp_path):
     """Ray repeats calls whose answer it has not heard, of processes that live on too."""
     config, other = config_of(tmp_path), config_of(tmp_path, 6, quick(lr=0.002))

@@ -345,8 +345,8 @@ def search_and_choose(args, study, directory: Path, console) -> int:
 
         if note:
             say(note)
-        actors, ready = stack.enter_context(started(plan_of(study), cluster, count, gpus, say))
-        study, lanes = choose_lanes(study, actors[:ready], count, args.lanes, say)
+        actors = stack.enter_context(started(plan_of(study), cluster, count, gpus, say))
+        study, lanes = choose_lanes(study, actors, args.lanes, say)
         engines = Engines(actors, lanes)
         settings.write(directory, study)
         session = Session(study, directory, record, engines, console, level)

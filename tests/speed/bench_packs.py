@@ -15,7 +15,6 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -49,8 +48,20 @@ BENCHMARK = "split_digits"
 
 def in_own_process(function: Callable, *arguments) -> Any:
     """So that no measurement profits or suffers from the one before."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+    context = get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=send, args=(there, function, arguments))
+    process.start()
+    there.close()
+    result = here.recv()
+    for left in psutil.Process(process.pid).children(recursive=True):
+        left.kill()  # joblib's idle workers would live on for five minutes
+    process.kill()
+    return result
+
+
+def send(there, function: Callable, arguments: tuple) -> None:
+    there.send(function(*arguments))
 
 
 # ---- (a) a whole search --------------------------------------------------------------------------
@@ -79,10 +90,10 @@ def ours(trials: int, lanes: int | None, method: str = "lgm_acgan", untrained: b
         settings.write(directory, settled)
         plan, cpus = study.plan_of(settled), cluster.cpus
         with (
-            engines.started(plan, cluster, cpus, 0, print) as (actors, ready),
+            engines.started(plan, cluster, cpus, 0, print) as actors,
             Record(directory, "bench") as record,
         ):
-            settled, lanes = study.choose_lanes(settled, actors[:ready], cpus, lanes, print)
+            settled, lanes = study.choose_lanes(settled, actors, lanes, print)
             session = study.Session(
                 settled, directory, record, engines.Engines(actors, lanes), console
             )
@@ -100,6 +111,7 @@ def search(trials: int, lanes: int | None) -> None:
     rows = {"lgm-search": (seconds, scores)}
     for name in ("plain_loop", "optuna_joblib", "ray_tune"):
         rows[name] = in_own_process(ordinary.run, name, configs, BENCHMARK)
+        print(name, rows[name][0], flush=True)
     print(f"{'':24}{'seconds':>10}{'trials/h':>10}{'ours is':>10}{'joint accuracy':>18}")
     for name, (seconds, scores) in rows.items():
         ratio = seconds / rows["lgm-search"][0]

@@ -175,6 +175,16 @@ class EngineActor:
 
     def _answer(self, job: Job, failure: str | None) -> None:
         """Report what a trial has learned, or why it ends here."""
+        try:
+            report = self._report(job, failure)
+        except Exception as error:
+            self.trials.pop(job.number, None)
+            report = {"failure": describe(error), "tasks_learned": 0, "done": True}
+        for answer in job.answers:
+            answer.set_result(report)
+        self._show()
+
+    def _report(self, job: Job, failure: str | None) -> dict[str, Any]:
         more, trial = {}, job.trial
         try:
             if failure is None:
@@ -189,14 +199,15 @@ class EngineActor:
         done = failure is not None or trial.finished
         if done:
             del self.trials[job.number]
-        for answer in job.answers:
-            answer.set_result(trial.report() | more | {"done": done})
-        self._show()
+        return trial.report() | more | {"done": done}
 
     def _forget(self, answer: Future, number: int) -> None:
         trial = self.trials.pop(number, None)
         for seat in [seat for seat, job in self.seats.items() if job.trial is trial]:
-            self.seats.pop(seat).trial.engine.leave(seat)
+            job = self.seats.pop(seat)
+            job.trial.engine.leave(seat)
+            for waiting in job.answers:
+                waiting.cancel()
         answer.set_result(None)
 
     def _measure(self, answer: Future, config: dict[str, Any], width: int) -> None:

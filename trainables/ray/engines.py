@@ -10,12 +10,13 @@ import ray
 from ray.exceptions import RayError
 
 from trainables.engine.widths import Cost, best_width, wide_enough
-from trainables.ray.cluster import Cluster, ClusterError, one_line
+from trainables.ray.cluster import Cluster, ClusterError
 from trainables.ray.engine import EngineActor
 from trainables.ray.trial import Plan
 
 DEATHS = 2  # of an engine that a task of a trial outlives
 TRIALS_A_SLOT = 12  # see ``most_lanes``
+LATE = 300  # seconds that an engine may start after the first one
 MEMORY_SHARE = 0.5  # of what is free that lanes may take
 
 
@@ -57,7 +58,7 @@ def placed(
 @contextlib.contextmanager
 def started(
     plan: Plan, cluster: Cluster, count: int, gpus: float, say: Callable[[str], None]
-) -> Iterator[tuple[list[Any], int]]:
+) -> Iterator[list[Any]]:
     """Engine actors for the length of a study.
 
     Args:
@@ -68,8 +69,8 @@ def started(
         say: told now and then how many are still to come.
 
     Returns:
-        The actors, and how many of them, those in front, are ready to train. The others will train
-        as soon as the cluster has room for them.
+        The actors that are ready to train: those that were ``LATE`` seconds after the first one.
+        What comes later is not waited for, and given back.
 
     Raises:
         ClusterError: if an engine cannot start.
@@ -81,21 +82,25 @@ def started(
     )
     actors = [options.remote(plan._asdict(), cpus) for _ in range(count)]
     try:
-        waiting, ready, deadline = {a.ready.remote(): a for a in actors}, [], time.monotonic() + 60
-        while waiting and (not ready or time.monotonic() < deadline):
+        waiting, ready, deadline = {a.ready.remote(): a for a in actors}, [], math.inf
+        while waiting and time.monotonic() < deadline:
             answered, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=20)
             try:
                 ray.get(answered)
             except RayError as error:
-                cause = getattr(error, "cause", None) or error
-                raise ClusterError(f"an engine did not start: {one_line(cause)}") from error
+                reason = str(error).strip().splitlines()[-1]  # of a traceback in a worker
+                raise ClusterError(f"an engine did not start: {reason}") from error
             ready += [waiting.pop(answer) for answer in answered]
+            if ready:
+                deadline = min(deadline, time.monotonic() + LATE)
             if waiting:
                 say(
-                    f"{len(ready)} of {count} engines are ready; each of the others waits for "
-                    f"{cpus} CPUs and {gpus:g} GPUs"
+                    f"{len(ready)} of {count} engines are ready; each of the others waits for a "
+                    f"machine with {cpus} free CPUs and {gpus:g} GPUs"
                 )
-        yield ready + list(waiting.values()), len(ready)
+        for actor in waiting.values():
+            ray.kill(actor)
+        yield ready
     finally:
         for actor in actors if not cluster.local else []:  # a local instance ends as a whole
             ray.kill(actor)
@@ -124,7 +129,11 @@ def measured_lanes(actors: Sequence[Any], config: dict[str, Any], most: int) -> 
     costs: list[Cost] = []
     while not costs or (not wide_enough(costs) and 2 * costs[-1].width <= most):
         width = 2 * costs[-1].width if costs else 1
-        found: list[Cost] = ray.get([actor.measure.remote(config, width) for actor in actors])
+        try:
+            found: list[Cost] = ray.get([actor.measure.remote(config, width) for actor in actors])
+        except RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ClusterError(f"an engine cannot train this method: {reason}") from error
         costs.append(max(found, key=lambda cost: cost.seconds))
     size = max(1, *(cost.bytes for cost in costs))
     fit = int(MEMORY_SHARE * costs[-1].free / size / len(actors))

@@ -36,6 +36,7 @@ from trainables.ray.study import PROTOCOL, Session, columns, commit, plan_of, ve
 from trainables.ray.trial import stream_of
 
 FLOOR, CEILING = "sequential", "joint"
+LANES = 16  # an engine, at least: no suggestion waits for the results
 
 
 class NothingCompleted(Exception):
@@ -211,7 +212,8 @@ def walked(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Walk the stream with every configuration: trial id and last report, as they end."""
     waiting, under_way = deque(walks.items()), {}
-    free = deque(actor for _ in range(engines.lanes) for actor in engines.actors)
+    lanes = max(engines.lanes, LANES)
+    free = deque(actor for _ in range(lanes) for actor in engines.actors)
     with progress(title, len(walks), console, level) as advance:
         while waiting or under_way:
             while waiting and free:
@@ -246,7 +248,12 @@ def open_test(
         actor.test_row.remote(config_of(session, r.contender, r.seed, r.trial_id))
         for actor, r in zip(itertools.cycle(actors), unopened, strict=False)
     ]
-    for rerun, (row, examples) in zip(unopened, ray.get(futures), strict=True):
+    try:
+        rows = ray.get(futures)
+    except RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise StudyError(f"the test data could not be evaluated: {reason}") from error
+    for rerun, (row, examples) in zip(unopened, rows, strict=True):
         record.task(rerun.trial_id, rerun.seed, last, {"test": row}, {"test": examples})
         known[rerun.trial_id] = row, examples
         state_file(session.directory, rerun.trial_id).unlink(missing_ok=True)

@@ -90,6 +90,8 @@ def read(directory: Path) -> Study:
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             expected = getattr(kind, "__name__", kind)
             raise StudyError(f"{path}: expected {field} of type {expected}, found {value!r}")
+    if study.lanes is not None and study.lanes < 1:
+        raise StudyError(f"{path}: expected lanes of at least 1, found {study.lanes}")
     if study.method not in search_spaces.names():
         raise StudyError(f"{path}: {unknown('method', study.method, search_spaces.names())}")
     return study

@@ -141,17 +141,12 @@ def search(session: Session, dashboard: str | None, deadline: float | None = Non
 
 
 def choose_lanes(
-    study: Study,
-    actors: Sequence[Any],
-    count: int,
-    asked: int | str | None,
-    say: Callable[[str], None],
+    study: Study, actors: Sequence[Any], asked: int | str | None, say: Callable[[str], None]
 ) -> tuple[Study, int]:
     """The lanes of an engine, and the study that remembers them.
 
     Args:
-        actors: engines to measure on.
-        count: engines in all.
+        actors: the engines.
         asked: a number, "auto" to measure again, or None: what the study has, or a measurement.
         say: told what was chosen and why.
     """
@@ -162,7 +157,7 @@ def choose_lanes(
         lanes = asked
     elif study.lanes is None or asked == "auto":
         say("measuring how wide packs should be ...")
-        most = most_lanes(study.trials, count)
+        most = most_lanes(study.trials, len(actors))
         lanes, why = measured_lanes(actors, study.default(), most)
         say(f"{lanes} lanes an engine (at most {most} for {study.trials} trials): {why}")
     else:

@@ -38,7 +38,7 @@ class Plan(NamedTuple):
         }
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def stream_of(plan: Plan) -> benchmarks.Stream:
     """The task stream: training and validation data, never test data. Loaded once a process."""
     return benchmarks.load(plan.benchmark, **plan.benchmark_options())

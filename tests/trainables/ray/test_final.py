@@ -210,7 +210,8 @@ def walked(engines, walks, level="normal", terminal=False):
     return list(final.walked(engines, walks, "the final phase", console, level)), out.getvalue()
 
 
-def test_walks_fill_the_lanes_of_all_engines(fake_ray):
+def test_walks_fill_the_lanes_of_all_engines(fake_ray, monkeypatch):
+    monkeypatch.setattr(final, "LANES", 1)
     lasts = [5, 1, 9, 8, 7, 6, 2]
     fake_ray.lasts = lasts.__getitem__
     engines = [FakeEngine(lambda config: {"of": config["number"]}) for _ in range(2)]

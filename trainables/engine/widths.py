@@ -12,7 +12,7 @@ from trainables.engine import noise
 from trainables.engine.method import Batch, Hyper
 from trainables.engine.packs import Engine, Lane
 
-GAIN = 0.9  # a pack twice as wide has to take less than this share of the time
+GAIN = 0.9  # a wider pack has to take less than this share of the time
 
 
 class Cost(NamedTuple):
@@ -40,7 +40,7 @@ def measure(engine: Engine, hyper: Hyper, task: Batch, t: int, width: int) -> Co
         steps[phase] += count
     for phase, count in steps.items():
         block_of(phase, engine, lanes, task, t)  # traces the step
-        taken = block_of(phase, engine, lanes, task, t)
+        taken = min(block_of(phase, engine, lanes, task, t) for _ in range(2))
         seconds += count * taken / noise.BLOCK / width
     memory = max(0, peak_memory(engine.device) - memory)
     return Cost(width, seconds, memory // width, free_memory(engine.device))
@@ -78,16 +78,7 @@ def free_memory(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def wide_enough(costs: Sequence[Cost]) -> bool:
-    """Whether the last width, twice the one before it, gained too little to go on."""
-    return len(costs) > 1 and costs[-1].seconds > GAIN * costs[-2].seconds
-
-
 def best_width(costs: Sequence[Cost]) -> int:
-    """The narrowest width from which twice the width gains too little."""
-    best = costs[0]
-    for cost in costs[1:]:
-        if cost.seconds > GAIN * best.seconds:
-            break
-        best = cost
-    return best.width
+    """The narrowest width that takes hardly more time than the best one does."""
+    best = min(cost.seconds for cost in costs)
+    return min(cost.width for cost in costs if GAIN * cost.seconds <= best)

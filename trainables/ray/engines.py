@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayError
 
-from trainables.engine.widths import Cost, best_width, wide_enough
+from trainables.engine.widths import Cost, best_width
 from trainables.ray.cluster import Cluster, ClusterError
 from trainables.ray.engine import EngineActor
 from trainables.ray.trial import Plan
@@ -119,23 +119,22 @@ def most_lanes(trials: int, engines: int) -> int:
 def measured_lanes(actors: Sequence[Any], config: dict[str, Any], most: int) -> tuple[int, str]:
     """Lanes an engine, by a measurement on all engines at once, and the figures in words.
 
-    Packs are made twice as wide until that gains too little. An engine gets two lanes for each of
-    the widest pack, since not all of them wait for the same phase.
+    An engine gets two lanes for each of the narrowest pack that is wide enough, since not all of
+    them wait for the same phase.
 
     Args:
         config: of the method, the default say.
         most: lanes at most.
     """
     costs: list[Cost] = []
-    while not costs or (not wide_enough(costs) and 2 * costs[-1].width <= most):
-        width = 2 * costs[-1].width if costs else 1
+    for width in [2**i for i in range(most.bit_length())]:
         try:
             found: list[Cost] = ray.get([actor.measure.remote(config, width) for actor in actors])
         except RayError as error:
             reason = str(error).strip().splitlines()[-1]
             raise ClusterError(f"an engine cannot train this method: {reason}") from error
         costs.append(max(found, key=lambda cost: cost.seconds))
-    size = max(1, *(cost.bytes for cost in costs))
+    size = max(1, costs[-1].bytes)  # the first ones pay for what all share
     fit = int(MEMORY_SHARE * costs[-1].free / size / len(actors))
     lanes = max(1, min(2 * best_width(costs), most, fit))
     times = ", ".join(f"{cost.seconds:.2f} s in packs of {cost.width}" for cost in costs)

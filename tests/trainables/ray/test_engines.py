@@ -246,9 +246,9 @@ HALVES = {2**i: 64.0 / 2**i for i in range(12)}
 @pytest.mark.parametrize(
     ("seconds", "most", "widths", "lanes"),
     [
-        ({1: 8.0, 2: 4.0, 4: 3.9}, 99, [1, 2, 4], 4),  # two lanes for each of the widest pack
-        ({1: 8.0, 2: 8.0}, 99, [1, 2], 2),
-        ({1: 8.0, 2: 9.0}, 99, [1, 2], 2),
+        ({1: 8.0, 2: 4.0, 4: 3.9}, 7, [1, 2, 4], 4),  # two lanes for each of the widest pack
+        ({1: 8.0, 2: 8.0}, 3, [1, 2], 2),
+        ({1: 8.0, 2: 9.0, 4: 2.0}, 7, [1, 2, 4], 7),
         (HALVES, 10, [1, 2, 4, 8], 10),
         (HALVES, 8, [1, 2, 4, 8], 8),
         (HALVES, 7, [1, 2, 4], 7),
@@ -256,9 +256,7 @@ HALVES = {2**i: 64.0 / 2**i for i in range(12)}
         (HALVES, 1, [1], 1),
     ],
 )
-def test_packs_are_widened_until_that_gains_too_little_or_there_are_enough(
-    seconds, most, widths, lanes
-):
+def test_lanes_are_twice_the_best_width_that_is_allowed(seconds, most, widths, lanes):
     actor, config = Measured(seconds), {"lr": 1}
     assert measured_lanes([actor], config, most)[0] == lanes
     assert actor.asked == [(config, width) for width in widths]
@@ -279,7 +277,7 @@ def test_a_lane_that_takes_no_memory_is_no_problem():
 
 def test_the_slowest_engine_decides_and_all_are_measured_at_once():
     fast, slow = Measured(HALVES), Measured({1: 100.0, 2: 99.0}, size=2 * GIB)
-    lanes, why = measured_lanes([fast, slow], {}, 99)
+    lanes, why = measured_lanes([fast, slow], {}, 3)
     assert lanes == 2
     assert [width for _, width in fast.asked] == [width for _, width in slow.asked] == [1, 2]
     assert why == "a task takes 100.00 s in packs of 1, 99.00 s in packs of 2; 2048 MiB a lane"

@@ -96,6 +96,10 @@ class EngineActor:
         """Forget a trial that was stopped."""
         await self._order(self._forget, number)
 
+    async def quit(self) -> None:
+        """Answer every call that is under way: nobody waits for it any more."""
+        await self._order(self._quit)
+
     async def test_row(self, config: dict[str, Any]) -> tuple[list[float], list[int]]:
         """The last row of A on test data of a trial that has learned all tasks, and the examples
         of each task."""
@@ -208,6 +212,14 @@ class EngineActor:
             job.trial.engine.leave(seat)
             for waiting in job.answers:
                 waiting.cancel()
+        answer.set_result(None)
+
+    def _quit(self, answer: Future) -> None:
+        for seat, job in self.seats.items():
+            job.trial.engine.leave(seat)
+            for waiting in job.answers:
+                waiting.set_result({"failure": "the study ended", "tasks_learned": 0, "done": True})
+        self.seats.clear()
         answer.set_result(None)
 
     def _measure(self, answer: Future, config: dict[str, Any], width: int) -> None:

@@ -17,6 +17,7 @@ from trainables.ray.trial import Plan
 DEATHS = 2  # of an engine that a task of a trial outlives
 TRIALS_A_SLOT = 12  # see ``most_lanes``
 LATE = 300  # seconds that an engine may start after the first one
+QUIT = 5  # seconds that engines have to answer what is still asked of them
 MEMORY_SHARE = 0.5  # of what is free that lanes may take
 
 
@@ -102,7 +103,9 @@ def started(
             ray.kill(actor)
         yield ready
     finally:
-        for actor in actors if not cluster.local else []:  # a local instance ends as a whole
+        with contextlib.suppress(RayError):  # a call that is cut off makes Ray complain
+            ray.get([actor.quit.remote() for actor in actors], timeout=QUIT)
+        for actor in actors:
             ray.kill(actor)
 
 

@@ -497,3 +497,18 @@ def test_where_there_is_no_glibc_memory_is_left_alone(monkeypatch):
     engine.keep_freed_memory()
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     engine.keep_freed_memory()
+
+
+def test_who_quits_answers_what_is_under_way(start, tmp_path):
+    actor = start()
+
+    async def quit_inside_a_task():
+        learning = asyncio.ensure_future(actor.learn(config_of(tmp_path, 1, quick(steps=100_000))))
+        while not actor.seats:
+            await asyncio.sleep(0.01)
+        await actor.quit()
+        return await learning
+
+    assert asyncio.run(quit_inside_a_task())["failure"] == "the study ended"
+    assert not actor.seats
+    assert learn(actor, config_of(tmp_path, 2))["tasks_learned"] == 1

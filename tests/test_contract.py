@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 import search_spaces
 import trainables
 from search_spaces._tree import check_configuration
-from tests.conftest import EXACTLY, F64, clone, first_tasks, generator, tiny
+from tests.conftest import EXACTLY, F64, clone, first_tasks, generator, learn_task, tiny
 from trainables import benchmarks
 from trainables.engine import noise, packs
 from trainables.engine.fuse import Program, fuse, stack, unroll
@@ -155,7 +155,7 @@ def walk(engine: Engine, stream, trials) -> list[Result]:
     lanes = [engine.start(hyper, seed) for hyper, seed in trials]
     losses, rows = [], []
     for t, task in enumerate(stream.tasks):
-        learned = engine.learn_task(lanes, stream.batch(t, engine.method.data), t)
+        learned = learn_task(engine, lanes, stream.batch(t, engine.method.data), t)
         assert [one.diverged for one in learned] == [None] * len(trials)
         lanes = [a._replace(state=b.state) for a, b in zip(lanes, learned, strict=True)]
         losses.append([one.losses for one in learned])
@@ -254,7 +254,7 @@ def test_a_continued_trial_is_the_same_trial(name, engine, blobs, monkeypatch):
     one = engine.start(hyper, seed)
     for t in range(2):
         elsewhere = Engine(engine.method, engine.problem)
-        (learned,) = elsewhere.learn_task([one], blobs.batch(t, engine.method.data), t)
+        (learned,) = learn_task(elsewhere, [one], blobs.batch(t, engine.method.data), t)
         one = one._replace(state=learned.state)
     torch.testing.assert_close(one.state, whole.state, **CLOSE)
 
@@ -289,8 +289,8 @@ def test_a_diverged_lane_says_why_and_changes_none_of_its_neighbours(name, steps
 
     task = blobs.batch(0, engine.method.data)
     healthy, trials = ([engine.start(*trial) for trial in one] for one in (healthy, trials))
-    without, with_them = (engine.learn_task(lanes, task, 0) for lanes in (healthy, trials))
-    absent = dict(zip(good, engine.learn_task([trials[k] for k in good], task, 0), strict=True))
+    without, with_them = (learn_task(engine, lanes, task, 0) for lanes in (healthy, trials))
+    absent = dict(zip(good, learn_task(engine, [trials[k] for k in good], task, 0), strict=True))
     for k in bad:
         reason = with_them[k].diverged
         assert reason is not None

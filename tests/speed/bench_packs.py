@@ -1,4 +1,4 @@
-"""What packs save, side by side with what people do today. Figures and plot: docs/performance.md.
+"""What packs save, side by side with what people do today. Figures: docs/performance.md.
 
     python -m tests.speed.bench_packs search --trials 48      trials per hour of a whole search
     python -m tests.speed.bench_packs steps                   milliseconds a step, by width
@@ -13,7 +13,6 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
@@ -40,7 +39,6 @@ from trainables import lgm_acgan  # noqa: E402
 from trainables.ray import engines, settings, study  # noqa: E402
 from trainables.ray.cluster import connected  # noqa: E402
 from trainables.ray.engine import EngineActor, keep_freed_memory  # noqa: E402
-from trainables.ray.searcher import uniform  # noqa: E402
 
 ROUNDS = 5
 BENCHMARK = "split_digits"
@@ -65,16 +63,6 @@ def send(there, function: Callable, arguments: tuple) -> None:
 
 
 # ---- (a) a whole search --------------------------------------------------------------------------
-
-
-def configurations(trials: int) -> list[dict[str, Any]]:
-    """Those of a study of seed 0 that draws at random: the default, then random ones."""
-    space, asked = search_spaces.load("lgm_acgan").space, optuna.create_study()
-    found = [dict(search_spaces.load("lgm_acgan").DEFAULT)]
-    for number in range(1, trials):
-        asked.sampler = uniform(0, number)
-        found.append(space(asked.ask()))
-    return found
 
 
 def ours(trials: int, lanes: int | None, method: str = "lgm_acgan", untrained: bool = False):
@@ -106,10 +94,10 @@ def ours(trials: int, lanes: int | None, method: str = "lgm_acgan", untrained: b
 
 
 def search(trials: int, lanes: int | None) -> None:
-    configs = configurations(trials)
+    configs = ordinary.configurations(trials)
     seconds, _, scores, _ = in_own_process(ours, trials, lanes)
     rows = {"lgm-search": (seconds, scores)}
-    for name in ("plain_loop", "optuna_joblib", "ray_tune"):
+    for name in ordinary.RUNNERS:
         rows[name] = in_own_process(ordinary.run, name, configs, BENCHMARK)
         print(name, rows[name][0], flush=True)
     print(f"{'':24}{'seconds':>10}{'trials/h':>10}{'ours is':>10}{'joint accuracy':>18}")
@@ -143,10 +131,8 @@ def eager_task(hidden: int) -> float:
     stream, hyper = benchmarks.load(BENCHMARK), lgm_acgan.Hyper()
     learner = eager.Learner(stream.problem, shape_of("lgm_acgan", hidden), hyper)
     learner.begin_task(stream, 1)
-    counts, seconds = Counter(), 0.0
-    for phase, count in lgm_acgan.schedule(hyper, 1):
-        counts[phase] += count
-    for phase, count in counts.items():
+    seconds = 0.0
+    for phase, count in widths.by_phase(lgm_acgan.schedule(hyper, 1)).items():
         step = getattr(learner, f"{phase}_step")
         for _ in range(3):
             step()

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from search_spaces.lgm_acgan import space
+from search_spaces.lgm_acgan import DEFAULT, space
 from tests.speed import eager
 from trainables import benchmarks
 from trainables.benchmarks import Stream
@@ -95,12 +95,11 @@ def objective(trial, stream: Stream) -> float:
 # ---- Ray Tune ------------------------------------------------------------------------------------
 
 
-def ray_tune(trials: Trials, stream: Stream, cpus: int, reuse_actors: bool = False) -> Outcome:
+def ray_tune(trials: Trials, stream: Stream, cpus: int) -> Outcome:
     """Ray Tune as it comes: a function that reports, a process a trial, result files, FIFO.
 
     Args:
         cpus: of the local Ray instance; a trial holds one.
-        reuse_actors: whether a process goes on with the next trial; Tune's default is no.
     """
     environment.prepare(None)  # loopback only
     for name in environment.ALWAYS.keys() - {"RAY_USAGE_STATS_ENABLED"}:
@@ -118,17 +117,11 @@ def ray_tune(trials: Trials, stream: Stream, cpus: int, reuse_actors: bool = Fal
         results = tune.Tuner(
             tune.with_resources(learn, {"cpu": 1}),
             param_space={"trial": tune.grid_search(among)},
-            tune_config=tune.TuneConfig(
-                metric="joint_accuracy", mode="max", reuse_actors=reuse_actors
-            ),
+            tune_config=tune.TuneConfig(metric="joint_accuracy", mode="max"),
             run_config=tune.RunConfig(storage_path=folder),
         ).fit()
         scores = [result.metrics["joint_accuracy"] for result in results]
     return time.perf_counter() - started, scores
-
-
-def ray_tune_reused(trials: Trials, stream: Stream, cpus: int) -> Outcome:
-    return ray_tune(trials, stream, cpus, reuse_actors=True)
 
 
 def trainable(config: dict[str, Any], stream: Stream) -> None:
@@ -143,7 +136,7 @@ def trainable(config: dict[str, Any], stream: Stream) -> None:
 # ---- any of them ---------------------------------------------------------------------------------
 
 
-RUNNERS = {f.__name__: f for f in (plain_loop, optuna_joblib, ray_tune, ray_tune_reused)}
+RUNNERS = {f.__name__: f for f in (plain_loop, optuna_joblib, ray_tune)}
 
 
 def run(
@@ -164,15 +157,19 @@ def run(
     return runner(trials, stream)
 
 
-def random_configurations(count: int) -> list[dict[str, Any]]:
-    """The first ones of a study of seed 0 that draws at random."""
+def configurations(trials: int) -> list[dict[str, Any]]:
+    """Those of a study of seed 0 that draws at random: the default, then random ones."""
     environment.prepare(None)  # before Ray is imported
     import optuna
 
     from trainables.ray.searcher import uniform
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return [space(optuna.create_study(sampler=uniform(0, n)).ask()) for n in range(count)]
+    drawn = range(1, trials)
+    return [
+        dict(DEFAULT),
+        *(space(optuna.create_study(sampler=uniform(0, n)).ask()) for n in drawn),
+    ]
 
 
 def main():
@@ -182,7 +179,7 @@ def main():
     parser.add_argument("--benchmark", default="split_digits")
     parser.add_argument("--cpus", type=int)
     args = parser.parse_args()
-    configs = random_configurations(args.trials)
+    configs = configurations(args.trials)
     seconds, scores = run(args.runner, configs, args.benchmark, args.cpus)
     print(f"{args.runner}: {seconds:.1f} s, {seconds / args.trials:.2f} s a trial")
     print("joint accuracy:", *(f"{score:.3f}" for score in scores))

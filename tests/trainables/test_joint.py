@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.conftest import EXACTLY, F64, generator, tiny
+from tests.conftest import EXACTLY, F64, generator, learn_task, tiny
 from trainables import joint
 from trainables.engine.learn import learn
 from trainables.engine.packs import Engine, in_lane
@@ -74,7 +74,7 @@ def test_it_is_trained_on_all_data_so_far(blobs):
 
     engine = Engine(method, blobs.problem)
     lanes = [engine.start(joint.Hyper(steps=80, lr=1e-2), 0)]
-    (latest_only,) = engine.learn_task(lanes, blobs.batch(2, "task"), 2)
+    (latest_only,) = learn_task(engine, lanes, blobs.batch(2, "task"), 2)
     (row,) = engine.evaluate(
         [latest_only.state], [task.validation for task in blobs.tasks], blobs.rivals(2)
     )

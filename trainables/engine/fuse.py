@@ -29,11 +29,6 @@ def stack(trees):
     return tree_map(lambda *leaves: torch.stack(leaves), *trees)
 
 
-def lane(tree, k: int):
-    """The k-th trial of a stacked tree."""
-    return tree_map(lambda leaf: leaf[k], tree)
-
-
 def fuse(function: Callable, shared: tuple[int, ...] = ()) -> Callable:
     """A function of one lane -> the same function of K lanes, stacked along a leading axis.
 

@@ -182,13 +182,6 @@ class Engine:
             self.leave(seat)
         return results
 
-    def learn_task(self, lanes: Sequence[Lane], task: Batch, t: int) -> list[Learned]:
-        """Train every lane on task ``t``, all of them before it; one ``Learned`` a lane."""
-        seats, results = [self.join(lane, task, t) for lane in lanes], {}
-        while not all(seat in results for seat in seats):
-            results |= dict(self.advance())
-        return [results[seat] for seat in seats]
-
     def _next_pack(self) -> tuple[str, list[Seat]]:
         """The phase that can be stepped by most lanes, and these: those that came first.
 
@@ -232,18 +225,19 @@ class Engine:
             self._pack = Pack(seats)
         pack, blocks = self._pack, [seat.blocks[phase] for seat in seats]
         ahead = [slice(block.used, block.used + steps) for block in blocks]
-        x = by_step(
-            [seat.task.x[b.rows[s]] for seat, b, s in zip(seats, blocks, ahead, strict=True)]
-        )
+        key, size = (phase, len(seats)), len(seats[0].state)
+        program = self._programs.get(key)
+        reads = program.reads if program else range(size + 1)
+        state, sums = pack.gather(reads), torch.stack([self._sums(seat, phase) for seat in seats])
+        x: Sequence[Tensor] = [sums] * steps  # which is any tensor, where examples are not read
+        if size in reads:
+            x = by_step(
+                [seat.task.x[b.rows[s]] for seat, b, s in zip(seats, blocks, ahead, strict=True)]
+            )
         drawn = [
             by_step([block.drawn[i][s] for block, s in zip(blocks, ahead, strict=True)])
             for i in range(len(blocks[0].drawn))
         ]
-        sums = torch.stack([self._sums(seat, phase) for seat in seats])
-
-        key = phase, len(seats)
-        program = self._programs.get(key)
-        state = pack.gather(program.reads if program else range(len(seats[0].state)))
         for s in range(steps):
             own = x[s], *[piece[s] for piece in drawn], *pack.about, sums
             if program is None:

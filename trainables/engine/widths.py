@@ -35,15 +35,20 @@ def measure(engine: Engine, hyper: Hyper, task: Batch, t: int, width: int) -> Co
     """
     memory, seconds = peak_memory(engine.device), 0.0
     lanes = [engine.start(hyper, seed) for seed in range(width)]
-    steps = Counter()
-    for phase, count in engine.method.schedule(hyper, t):
-        steps[phase] += count
-    for phase, count in steps.items():
+    for phase, count in by_phase(engine.method.schedule(hyper, t)).items():
         block_of(phase, engine, lanes, task, t)  # traces the step
         taken = min(block_of(phase, engine, lanes, task, t) for _ in range(2))
         seconds += count * taken / noise.BLOCK / width
     memory = max(0, peak_memory(engine.device) - memory)
     return Cost(width, seconds, memory // width, free_memory(engine.device))
+
+
+def by_phase(program: Sequence[tuple[str, int]]) -> Counter[str]:
+    """Steps of each phase in a program."""
+    steps = Counter()
+    for phase, count in program:
+        steps[phase] += count
+    return steps
 
 
 def block_of(phase: str, engine: Engine, lanes: Sequence[Lane], task: Batch, t: int) -> float:

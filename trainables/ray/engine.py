@@ -153,8 +153,7 @@ class EngineActor:
         number = config["number"]
         file = checkpoint_file(config["checkpoints"], number)
         try:
-            trial = self.trials.get(number)
-            restored = trial is None
+            trial, restored = self.trials.get(number), False
             if trial is None:
                 plan = on_device(Plan(**config["plan"]))
                 trial = Trial(plan, config["hyper"], config.get("seed"))
@@ -169,13 +168,13 @@ class EngineActor:
                 job.answers.append(answer)
                 return
         job = Job(number, trial, file, [answer])
-        try:
-            if not restored:
-                self.seats[trial.begin_next()] = job
-        except Exception as error:
-            self._answer(job, describe(error))
         if restored:
             self._answer(job, None)
+            return
+        try:
+            self.seats[trial.begin_next()] = job
+        except Exception as error:
+            self._answer(job, describe(error))
 
     def _answer(self, job: Job, failure: str | None) -> None:
         """Report what a trial has learned, or why it ends here."""

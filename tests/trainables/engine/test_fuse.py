@@ -7,10 +7,15 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from tests.conftest import EXACTLY, F64, generator
-from trainables.engine.fuse import NARROW, aten, fuse, lane, stack, tidy, unroll
+from trainables.engine.fuse import NARROW, aten, fuse, stack, tidy, unroll
+
+
+def lane(tree, k):
+    """Lane k of a stacked tree."""
+    return tree_map(lambda leaf: leaf[k], tree)
 
 
 class Pair(NamedTuple):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import EXACTLY, first_tasks
+from tests.conftest import EXACTLY, first_tasks, learn_task
 from tests.trainables.engine.test_packs import TRIALS, Hyper, by_hand, toy
 from trainables import sequential
 from trainables.engine.learn import learn
@@ -38,7 +38,7 @@ def test_a_walk_continued_from_its_states_is_the_same_walk(blobs):
         one = Engine(method, blobs.problem).start(hyper, seed)
         for t in range(3):
             engine = Engine(method, blobs.problem)
-            (done,) = engine.learn_task([one], blobs.batch(t), t)
+            (done,) = learn_task(engine, [one], blobs.batch(t), t)
             one = one._replace(state=done.state)
             assert walked.losses[t] == pytest.approx(done.losses)
             rows = engine.evaluate(

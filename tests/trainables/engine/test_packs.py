@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.conftest import F64, generator
+from tests.conftest import F64, generator, learn_task
 from trainables import sequential
 from trainables.engine import noise, packs
 from trainables.engine.fuse import unroll
@@ -108,19 +108,6 @@ def engine(blobs):
     return Engine(toy(blobs.problem), blobs.problem)
 
 
-@pytest.fixture
-def ran(monkeypatch) -> list[tuple[str, int, int]]:
-    """(phase, steps, width) of every pack that steps from here on."""
-    found, run = [], Engine._run
-
-    def _run(self, phase, steps, seats):
-        run(self, phase, steps, seats)
-        found.append((phase, steps, len(seats)))
-
-    monkeypatch.setattr(Engine, "_run", _run)
-    return found
-
-
 def until_all_end(engine: Engine) -> dict[int, Learned]:
     """What became of the lanes inside, by seed, in the order in which they end."""
     ended = {}
@@ -158,7 +145,7 @@ def test_programs_that_cannot_run_raise(program, blobs):
 def test_every_lane_gets_its_own_noise_batches_and_hyperparameters(engine, blobs):
     lanes = [engine.start(*trial) for trial in TRIALS]
     for t in range(2):
-        learned = engine.learn_task(lanes, blobs.batch(t), t)
+        learned = learn_task(engine, lanes, blobs.batch(t), t)
         lanes = [a._replace(state=b.state) for a, b in zip(lanes, learned, strict=True)]
     for lane, trial in zip(lanes, TRIALS, strict=True):
         torch.testing.assert_close(lane.state, by_hand(*trial, blobs, 2))
@@ -205,15 +192,15 @@ def test_lanes_of_two_streams_keep_to_their_own(engine, blobs):
 
 def test_losses_are_means_over_the_steps_that_computed_them(engine, blobs):
     lane = engine.start(Hyper(a=40, b=70), 0)
-    (first,) = engine.learn_task([lane], blobs.batch(0), 0)
-    (second,) = engine.learn_task([lane._replace(state=first.state)], blobs.batch(1), 1)
+    (first,) = learn_task(engine, [lane], blobs.batch(0), 0)
+    (second,) = learn_task(engine, [lane._replace(state=first.state)], blobs.batch(1), 1)
     assert first.losses["b"] == pytest.approx(np.arange(70).mean())
     assert second.losses["b"] == pytest.approx(np.arange(70, 140).mean())
     assert first.losses["both"] == pytest.approx((40 * 1 + 70 * 3) / 110)
 
 
 def test_a_phase_without_steps_leaves_no_losses(engine, blobs):
-    (learned,) = engine.learn_task([engine.start(Hyper(a=5), 0)], blobs.batch(0), 0)
+    (learned,) = learn_task(engine, [engine.start(Hyper(a=5), 0)], blobs.batch(0), 0)
     assert set(learned.losses) == {"a", "both"}
 
 
@@ -276,7 +263,7 @@ def test_hyperparameters_in_a_lane():
 )
 def test_packs_are_as_wide_as_a_power_of_two_or_the_widest(lanes, widest, widths, blobs, ran):
     engine = Engine(toy(blobs.problem), blobs.problem, widest=widest)
-    engine.learn_task([engine.start(Hyper(a=5), k) for k in range(lanes)], blobs.batch(0), 0)
+    learn_task(engine, [engine.start(Hyper(a=5), k) for k in range(lanes)], blobs.batch(0), 0)
     assert ran == [("a", 5, width) for width in widths]
 
 
@@ -288,14 +275,14 @@ def test_those_that_came_first_go_first(engine, blobs):
 
 def test_the_phase_that_most_lanes_wait_for_goes_first(engine, blobs, ran):
     trials = [(Hyper(a=5, b=3, order=order), k) for k, order in enumerate(["ab", "ba", "ba"])]
-    engine.learn_task([engine.start(*trial) for trial in trials], blobs.batch(0), 0)
+    learn_task(engine, [engine.start(*trial) for trial in trials], blobs.batch(0), 0)
     # Lanes 1 and 2; then all three wait for "a", and 0 and 1 go; then one waits for each phase.
     assert ran == [("b", 3, 2), ("a", 5, 2), ("b", 3, 1), ("a", 5, 1)]
 
 
 def test_a_pack_steps_until_its_first_lane_changes_phase_or_needs_a_block(engine, blobs, ran):
     trials = [(Hyper(a=40, b=1), 0), (Hyper(a=70), 1)]
-    engine.learn_task([engine.start(*trial) for trial in trials], blobs.batch(0), 0)
+    learn_task(engine, [engine.start(*trial) for trial in trials], blobs.batch(0), 0)
     assert ran == [("a", 32, 2), ("a", 8, 2), ("b", 1, 1), ("a", 24, 1), ("a", 6, 1)]
 
 
@@ -310,13 +297,13 @@ def test_lanes_of_different_tasks_step_together(engine, blobs, ran):
 def test_the_width_of_a_lane_is_the_mean_over_its_steps(engine, blobs):
     trials = [(Hyper(a=10), 0), (Hyper(a=20, b=10), 1)]
     lanes = [engine.start(*trial) for trial in trials]
-    learned = engine.learn_task(lanes, blobs.batch(0), 0)
+    learned = learn_task(engine, lanes, blobs.batch(0), 0)
     assert [one.width for one in learned] == [2.0, (10 * 2 + 10 + 10) / 30]
 
 
 def test_the_time_of_a_pack_is_shared_by_its_lanes(engine, blobs):
     lanes, started = [engine.start(Hyper(a=10), k) for k in range(4)], time.perf_counter()
-    seconds = [one.seconds for one in engine.learn_task(lanes, blobs.batch(0), 0)]
+    seconds = [one.seconds for one in learn_task(engine, lanes, blobs.batch(0), 0)]
     assert 0 < sum(seconds) <= time.perf_counter() - started
 
 
@@ -349,13 +336,13 @@ FULL = [
 def test_packs_narrow_until_memory_suffices(error, engine, blobs, monkeypatch, ran):
     scarce(monkeypatch, 2, error)
     trials = [(Hyper(a=40, b=7, keep=0.1 * k), k) for k in range(11)]
-    learned = engine.learn_task([engine.start(*trial) for trial in trials], blobs.batch(0), 0)
+    learned = learn_task(engine, [engine.start(*trial) for trial in trials], blobs.batch(0), 0)
     assert (engine.widest, engine.narrowed) == (2, 2)  # 8 -> 4 -> 2
     assert {width for *_, width in ran} == {1, 2}
     elsewhere = Engine(toy(blobs.problem), blobs.problem, widest=2)
     for one, trial in zip(learned, trials, strict=True):
         torch.testing.assert_close(one.state, by_hand(*trial, blobs))
-        (other,) = elsewhere.learn_task([elsewhere.start(*trial)], blobs.batch(0), 0)
+        (other,) = learn_task(elsewhere, [elsewhere.start(*trial)], blobs.batch(0), 0)
         torch.testing.assert_close(one.losses, other.losses)
 
 
@@ -364,7 +351,7 @@ def test_one_lane_for_which_memory_does_not_suffice_raises(error, engine, blobs,
     scarce(monkeypatch, 0, error)
     lanes = [engine.start(Hyper(a=40), k) for k in range(4)]
     with pytest.raises(type(error), match=r"CUDA out of memory|DefaultCPUAllocator"):
-        engine.learn_task(lanes, blobs.batch(0), 0)
+        learn_task(engine, lanes, blobs.batch(0), 0)
     assert (engine.widest, engine.narrowed) == (1, 2)
     assert engine.stepping == engine.seats[:1]
     assert ran == []
@@ -373,7 +360,7 @@ def test_one_lane_for_which_memory_does_not_suffice_raises(error, engine, blobs,
 def test_other_errors_are_no_lack_of_memory(engine, blobs, monkeypatch):
     scarce(monkeypatch, 1, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        engine.learn_task([engine.start(*trial) for trial in TRIALS], blobs.batch(0), 0)
+        learn_task(engine, [engine.start(*trial) for trial in TRIALS], blobs.batch(0), 0)
     assert (engine.widest, engine.narrowed) == (1024, 0)
     assert [out_of_memory(error) for error in FULL] == [True, True]
 
@@ -384,7 +371,7 @@ def test_other_errors_are_no_lack_of_memory(engine, blobs, monkeypatch):
 def test_a_loss_that_is_not_finite_ends_its_lane_only(engine, blobs):
     trials = [TRIALS[0], (Hyper(a=40, b=70, keep=1e300), 1), TRIALS[1]]
     lanes = [engine.start(*trial) for trial in trials]
-    good, bad, other = engine.learn_task(lanes, blobs.batch(0), 0)
+    good, bad, other = learn_task(engine, lanes, blobs.batch(0), 0)
     assert bad.diverged is not None
     assert bad.diverged.startswith("a became ")
     assert bad.diverged.endswith("in task 0, phase a")
@@ -406,7 +393,7 @@ def test_a_lane_diverges_at_the_same_step_in_all_company(neighbours, engine, blo
 
 def test_weights_that_are_not_finite_end_a_lane(engine, blobs):
     trials = [(Hyper(a=3, poison=math.inf), 0), TRIALS[0]]
-    bad, good = engine.learn_task([engine.start(*trial) for trial in trials], blobs.batch(0), 0)
+    bad, good = learn_task(engine, [engine.start(*trial) for trial in trials], blobs.batch(0), 0)
     assert bad.diverged == "weights are not finite after task 0"
     assert good.diverged is None
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tests.conftest import learn_task
 from tests.trainables.engine.test_packs import Hyper, toy
 from trainables import sequential
 from trainables.engine import noise, widths
@@ -12,19 +13,6 @@ from trainables.engine.packs import Engine
 from trainables.engine.widths import Cost, best_width, measure
 
 SMALL = sequential.Shape(hidden=8)
-
-
-@pytest.fixture
-def ran(monkeypatch) -> list[tuple[str, int, int]]:
-    """(phase, steps, width) of every pack that steps from here on."""
-    found, run = [], Engine._run
-
-    def _run(self, phase, steps, seats):
-        run(self, phase, steps, seats)
-        found.append((phase, steps, len(seats)))
-
-    monkeypatch.setattr(Engine, "_run", _run)
-    return found
 
 
 @pytest.mark.parametrize("width", [1, 4])
@@ -45,7 +33,7 @@ def test_a_measurement_does_not_change_what_a_lane_learns(blobs):
         if width:
             measure(engine, sequential.Hyper(steps=300), blobs.batch(0), 0, width)
         lane = engine.start(sequential.Hyper(steps=7), 0)
-        learned.append(engine.learn_task([lane], blobs.batch(0), 0)[0].losses)
+        learned.append(learn_task(engine, [lane], blobs.batch(0), 0)[0].losses)
     assert learned[0] == learned[1]
 
 

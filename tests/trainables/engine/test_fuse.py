@@ -101,14 +101,14 @@ def test_unrolled_is_the_function_on_new_values_too(lanes):
 
 def test_a_program_knows_what_it_reads_and_what_it_writes():
     def function(a, kept, unused, b):
-        return a.view(3) * 1.0, kept, a + b, b.view(b.shape)
+        return a.view(3) * 2.0, kept, a + b, b.view(b.shape)
 
     program = unroll(function, [normal(3, seed=k) for k in range(4)])
     assert program.reads == {0, 3}
     assert program.writes == {0, 2}
     a, b, garbage = normal(3, seed=7), normal(3, seed=8), torch.zeros(2, 5, dtype=torch.int64)
     result = program.run(a, garbage, garbage, b)
-    torch.testing.assert_close(result[0], a, **EXACTLY)
+    torch.testing.assert_close(result[0], 2 * a, **EXACTLY)
     torch.testing.assert_close(result[2], a + b, **EXACTLY)
 
 
@@ -127,11 +127,18 @@ def test_the_example_may_hold_one_tensor_twice():
     torch.testing.assert_close(program.run(a, b)[0], a - 2 * b, **EXACTLY)
 
 
+def test_a_step_may_bring_a_tensor_along():
+    table = normal(3, 3)
+    program = unroll(lambda x: (x @ table, table.sum(0)), [normal(3)])
+    x = normal(3, seed=1)
+    torch.testing.assert_close(list(program.run(x)), [x @ table, table.sum(0)], **EXACTLY)
+
+
 def tidied(function, *example):
     """The graph of a function before and after, in names of operations, and what the tidy does."""
     traced = make_fx(function)(*example)
     before = [node.target for node in traced.graph.nodes if node.op == "call_function"]
-    tidy(traced, example)
+    tidy(traced)
     traced.graph.lint()
     return before, [n.target for n in traced.graph.nodes if n.op == "call_function"], traced
 
@@ -148,11 +155,11 @@ THIN, FEW = normal(3, 5, NARROW - 1, seed=3), normal(3, NARROW - 1, seed=4)
 def test_idle_views_and_products_are_taken_out():
     def function(x, w):
         x = x.view(x.shape).expand(x.shape)
-        y = aten.mul.Scalar(torch.mm(x, w), 1)
+        y = aten.mul.Scalar(torch.mm(x, w), 1).mul(1.0) ** 1
         return aten._unsafe_view(y, y.shape).tanh(), y.view(2, -1), x[None].expand(2, -1, -1)
 
     before, after, traced = tidied(function, X[0], W[0])
-    assert len(after) == len(before) - 4
+    assert len(after) == len(before) - 6
     assert after[:2] == [aten.mm.default, aten.tanh.default]
     torch.testing.assert_close(traced(X[0], W[0]), function(X[0], W[0]), **EXACTLY)
 
@@ -216,6 +223,7 @@ TRAPS = {
     "the bias has another precision": (biased, X, W, B[:, None].float()),
     "the bias is a mask": (biased, X, W, B[:, None] > 0),
     "a product with 1 makes a number of a mask": (lambda x: aten.mul.Scalar(x > 0, 1.0), X),
+    "a power of 1 makes a number of a whole one": (lambda x: (x > 0).long() ** 1.0, X),
     "pieces change places": (lambda x: torch.cat(x.split(10)[::-1]), X[0]),
     "a piece is missing": (lambda x: torch.cat(x.split(5)[:3]), X[0]),
     "a piece is changed": (

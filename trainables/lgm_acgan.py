@@ -139,20 +139,17 @@ def critic_loss(critic: Params, x: Tensor, fake: Tensor, batch: Batch, hyper: Hy
 
 
 def generator_loss(generator: Params, state: State, batch: Batch, hyper: Hyper, noise, nets):
-    """The sum of (4) to (7), and its terms; (7) is 0 in the first task, which draws none of it."""
-    z, y, size = noise["z"], batch.y, len(batch.y)
-    if rehearses := "z_old" in noise:
-        z, y = torch.cat([z, noise["z_old"]]), torch.cat([y, noise["y_old"]])
-    both = generate(nets, generator, z, y, batch.current.shape[-1])
-    fake, replayed = both[:size], both[size:]
+    """The sum of (4) to (7), and its terms."""
+    z, y = torch.cat([noise["z"], noise["z_old"]]), torch.cat([batch.y, noise["y_old"]])
+    sizes = len(batch.y), len(noise["y_old"])
+    fake, replayed = generate(nets, generator, z, y, batch.current.shape[-1]).split(sizes)
     out = nets.critic.apply(state.critic, fake)
     drift = prototype_distance(fake, batch.y, state.prototypes)
-    none = torch.zeros_like(drift)
     terms = {
         "generator_adversarial": -out[:, 0].mean(),
         "generator_classification": cross_entropy(out[:, 1:], batch.y, batch.current),
         "generator_prototype": drift * (hyper.use_prototypes > 0),
-        "generator_rehearsal": alignment(replayed, state, noise, nets) if rehearses else none,
+        "generator_rehearsal": alignment(replayed, state.frozen, batch, noise, nets),
     }
     return weighted(terms, hyper), terms
 
@@ -164,24 +161,21 @@ def prototype_distance(fake: Tensor, y: Tensor, prototypes: Tensor) -> Tensor:
     return ((means - prototypes).square().mean(-1) * present).sum() / present.sum()
 
 
-def alignment(replayed: Tensor, state: State, noise, nets: Nets) -> Tensor:
-    """(7). ``replayed`` is G of the same noise and labels as Ḡ's."""
-    classes = len(state.prototypes)
-    before = generate(nets, state.frozen, noise["z_old"], noise["y_old"], classes)
-    return (replayed - before).square().mean()
+def alignment(replayed: Tensor, frozen: Params, batch: Batch, noise, nets: Nets) -> Tensor:
+    """(7), zero in the first task. ``replayed`` is G of the same noise and labels as Ḡ's."""
+    before = generate(nets, frozen, noise["z_old"], noise["y_old"], batch.learned.shape[-1])
+    return (replayed - before).square().mean() * batch.learned.any()
 
 
 def classifier_loss(classifier: Params, state: State, batch: Batch, hyper: Hyper, noise, nets):
-    """The classifier's loss on real data and (8), which the first task draws none of; and both."""
-    x, size = batch.x.flatten(1), len(batch.y)
-    if rehearses := "z_replay" in noise:
-        y = noise["y_replay"]
-        x = torch.cat([x, generate(nets, state.generator, noise["z_replay"], y, len(batch.seen))])
-    out, smoothing = nets.classifier.apply(classifier, x), hyper.label_smoothing
-    real = cross_entropy(out[:size], batch.y, batch.rivals[batch.y], smoothing)
-    replay = torch.zeros_like(real)
-    if rehearses:
-        replay = cross_entropy(out[size:], y, batch.rivals[y], smoothing)
+    """The classifier's loss on real data and (8), zero in the first task; and both terms."""
+    y = noise["y_replay"]
+    replayed = generate(nets, state.generator, noise["z_replay"], y, batch.learned.shape[-1])
+    smoothing = hyper.label_smoothing
+    both = nets.classifier.apply(classifier, torch.cat([batch.x.flatten(1), replayed]))
+    on_real, on_replay = both.split((len(batch.y), len(y)))
+    real = cross_entropy(on_real, batch.y, batch.rivals[batch.y], smoothing)
+    replay = cross_entropy(on_replay, y, batch.rivals[y], smoothing) * batch.learned.any()
     return real + hyper.classifier_rehearsal * replay, {
         "classifier": real,
         "classifier_rehearsal": replay,
@@ -252,24 +246,21 @@ def build(problem: Problem, shape: Shape) -> Method:
         return state, terms
 
     def draw(generator, phase, steps, task, hyper):
+        learned = task.learned if task.learned.any() else task.current  # weighed 0 in task 0
         z = lambda size: torch.randn(  # noqa: E731
             steps, size, shape.latent, generator=generator, dtype=problem.dtype
-        )
-        old = lambda classes: draws.labels(  # noqa: E731
-            generator, classes, steps, shape.replay_batch_size
         )
         if phase == "critic":
             one_each = steps, shape.batch_size, 1
             mix = torch.rand(one_each, generator=generator, dtype=problem.dtype)
             return {"z_critic": z(shape.batch_size), "mix": mix}
-        if phase == "first generator":
-            return {"z": z(shape.batch_size)}
         if phase == "generator":
-            y_old = old(task.learned)
+            y_old = draws.labels(generator, learned, steps, shape.replay_batch_size)
             return {"z": z(shape.batch_size), "z_old": z(shape.replay_batch_size), "y_old": y_old}
         if phase == "classifier":
             seen = hyper.replay_seen and hyper.order != "classifier_first"
-            y_replay = old(task.seen if seen else task.learned)
+            among = task.seen if seen else learned
+            y_replay = draws.labels(generator, among, steps, shape.replay_batch_size)
             return {"z_replay": z(shape.replay_batch_size), "y_replay": y_replay}
         return {}
 
@@ -280,8 +271,6 @@ def build(problem: Problem, shape: Shape) -> Method:
             "critic": critic_step,
             "generator": generator_step,
             "classifier": classifier_step,
-            "first generator": generator_step,
-            "first classifier": classifier_step,
         },
         predict=lambda state, x: nets.classifier.apply(state.classifier, x.flatten(1)),
         begin_task=begin_task,
@@ -298,18 +287,17 @@ def schedule(hyper: Hyper, t: int) -> list[tuple[str, int]]:
     """The steps of a task in the order that ``hyper.order`` names.
 
     Every n-th step of the critic is followed by one of the generator. Interleaved tasks take a
-    critic's (and a generator's) and a classifier's step in turn, then what is left over. The first
-    task has steps of its own, without (7) and (8): there is nothing to rehearse.
+    critic's (and a generator's) and a classifier's step in turn, then what is left over.
 
     Raises:
         ValueError: for an unknown order.
     """
-    n, first = int(hyper.critic_steps), "" if t else "first "
+    n = int(hyper.critic_steps)
     gan = [
-        ("critic", f"{first}generator") if i % n == 0 else ("critic",)
+        ("critic", "generator") if i % n == 0 else ("critic",)
         for i in range(1, int(hyper.gan_steps) + 1)
     ]
-    classifier = [(f"{first}classifier",)] * int(hyper.classifier_steps)
+    classifier = [("classifier",)] * int(hyper.classifier_steps)
     if hyper.order == "gan_first":
         turns = gan + classifier
     elif hyper.order == "classifier_first":

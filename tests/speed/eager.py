@@ -38,7 +38,7 @@ def walk(config: dict[str, Any], seed: int, stream: Stream) -> Iterator[list[flo
     for t in range(len(stream.tasks)):
         learner.begin_task(stream, t)
         for phase, steps in lgm_acgan.schedule(hyper, t):
-            step = getattr(learner, phase.removeprefix("first ") + "_step")
+            step = getattr(learner, f"{phase}_step")
             for _ in range(steps):
                 step()
         splits = [task.validation for task in stream.tasks[: t + 1]]

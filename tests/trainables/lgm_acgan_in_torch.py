@@ -66,8 +66,7 @@ def scene(stream, turns="DGc", t=1, shape=SHAPE) -> Scene:
     state = state._replace(frozen=method.init(generator(2)).generator)  # as if G had moved since
     rows = torch.randint(len(task.y), (len(turns), shape.batch_size), generator=generator(3))
     g, steps = generator(4), []
-    for turn, i in zip(turns, rows, strict=True):
-        phase = "first " * (t == 0 and turn != "D") + PLAYERS[turn]
+    for phase, i in zip(map(PLAYERS.get, turns), rows, strict=True):
         noise = tree_map(lambda leaf: leaf[0], method.draw(g, phase, 1, task, hyper))
         steps.append((phase, task._replace(x=task.x[i], y=task.y[i]), noise))
     return Scene(problem, method, lgm_acgan.networks(problem, shape), state, steps)
@@ -124,26 +123,25 @@ def generator_terms(params, state, batch, hyper, noise):
         F.mse_loss(fake[batch.y == c].mean(0), state.prototypes[c]) for c in batch.y.unique()
     ]
     current = batch.current.repeat(len(batch.y), 1)
-    terms = {
+    now = g_of(params, noise["z_old"], noise["y_old"])
+    then = g_of(state.frozen, noise["z_old"], noise["y_old"])
+    return {
         "generator_adversarial": -out[:, 0].mean(),
         "generator_classification": masked_cross_entropy(out[:, 1:], batch.y, current),
         "generator_prototype": torch.stack(of_class).mean(),
+        "generator_rehearsal": F.mse_loss(now, then.detach()),
     }
-    if batch.learned.any():
-        now = g_of(params, noise["z_old"], noise["y_old"])
-        then = g_of(state.frozen, noise["z_old"], noise["y_old"])
-        terms["generator_rehearsal"] = F.mse_loss(now, then.detach())
-    return terms
 
 
 def classifier_terms(params, state, batch, hyper, noise):
-    on_real, s = forward(params, batch.x, 0.0), hyper.label_smoothing
-    terms = {"classifier": masked_cross_entropy(on_real, batch.y, batch.rivals[batch.y], s)}
-    if batch.learned.any():
-        y = noise["y_replay"]
-        on_replay = forward(params, g_of(state.generator, noise["z_replay"], y).detach(), 0.0)
-        terms["classifier_rehearsal"] = masked_cross_entropy(on_replay, y, batch.rivals[y], s)
-    return terms
+    y = noise["y_replay"]
+    replayed = g_of(state.generator, noise["z_replay"], y).detach()
+    on_real, on_replay = forward(params, batch.x, 0.0), forward(params, replayed, 0.0)
+    s = hyper.label_smoothing
+    return {
+        "classifier": masked_cross_entropy(on_real, batch.y, batch.rivals[batch.y], s),
+        "classifier_rehearsal": masked_cross_entropy(on_replay, y, batch.rivals[y], s),
+    }
 
 
 TERMS_OF = {"critic": critic_terms, "generator": generator_terms, "classifier": classifier_terms}
@@ -162,14 +160,13 @@ def in_plain_torch(at: Scene, hyper, without=()):
         optimizers[player] = torch.optim.Adam(params.values(), lr=lr, betas=(b1, b2))
     state = at.state._replace(**leaves)
     for phase, batch, noise in at.steps:
-        player = phase.removeprefix("first ")
-        terms = TERMS_OF[player](leaves[player], state, batch, hyper, noise)
+        terms = TERMS_OF[phase](leaves[phase], state, batch, hyper, noise)
         loss = total(hyper, {k: term for k, term in terms.items() if k not in without})
-        params = list(leaves[player].values())
+        params = list(leaves[phase].values())
         slopes = torch.autograd.grad(loss, params, allow_unused=True, materialize_grads=True)
         for p, slope in zip(params, slopes, strict=True):
             p.grad = slope
-        optimizers[player].step()
+        optimizers[phase].step()
     return {player: {k: p.detach() for k, p in leaves[player].items()} for player in leaves}
 
 

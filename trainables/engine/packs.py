@@ -203,8 +203,11 @@ class Engine:
         return phase, pack
 
     def _width(self, waiting: int) -> int:
-        """Lanes to step together: powers of two, so that few widths have to be traced."""
-        return self.widest if waiting >= self.widest else 2 ** (waiting.bit_length() - 1)
+        """Lanes to step together: 1, 2, 3, 4, 6, 8, 12, ..., so that few widths are traced."""
+        if waiting >= self.widest:
+            return self.widest
+        power = 2 ** (waiting.bit_length() - 1)
+        return power * 3 // 2 if waiting >= power * 3 // 2 else power
 
     def _left(self, seat: Seat, phase: str) -> int:
         """Steps of a phase that a lane has random numbers for; draws a new block if it has none."""

@@ -19,6 +19,7 @@ class Cluster(NamedTuple):
     cpus: int
     gpus: int
     local: bool
+    machines: tuple[int, ...]  # CPUs of each
 
 
 @contextlib.contextmanager
@@ -57,6 +58,9 @@ def connected(address: str | None, engines: int | None) -> Iterator[Cluster]:
             cpus=int(resources.get("CPU", 0)),
             gpus=int(resources.get("GPU", 0)),
             local=not address,
+            machines=tuple(
+                int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]
+            ),
         )
     finally:
         ray.shutdown()

@@ -13,7 +13,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,6 +115,8 @@ class EngineActor:
         def order():
             try:
                 function(answer, *arguments)
+            except InvalidStateError:  # cancelled: nobody waits for the answer
+                pass
             except Exception as error:
                 answer.set_exception(error)
 
@@ -184,7 +186,8 @@ class EngineActor:
             self.trials.pop(job.number, None)
             report = {"failure": describe(error), "tasks_learned": 0, "done": True}
         for answer in job.answers:
-            answer.set_result(report)
+            with contextlib.suppress(InvalidStateError):  # cancelled: nobody waits for it
+                answer.set_result(report)
         self._show()
 
     def _report(self, job: Job, failure: str | None) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def started(
     Args:
         plan: of the study.
         cluster: to place them on.
-        count: how many, >= 1. Each has an equal share of the CPUs.
+        count: how many, >= 1. Each has as many CPUs as all of them find (``share``).
         gpus: that each of them holds.
         say: told now and then how many are still to come.
 
@@ -76,7 +76,7 @@ def started(
     Raises:
         ClusterError: if an engine cannot start.
     """
-    cpus = max(1, cluster.cpus // count)
+    cpus = share(cluster.machines, count)
     actor: Any = ray.remote(EngineActor)
     options = actor.options(
         num_cpus=cpus, num_gpus=gpus, max_restarts=-1, max_task_retries=DEATHS, max_concurrency=1000
@@ -107,6 +107,16 @@ def started(
             ray.get([actor.quit.remote() for actor in actors], timeout=QUIT)
         for actor in actors:
             ray.kill(actor)
+
+
+def share(machines: Sequence[int], count: int) -> int:
+    """The most CPUs that each of ``count`` engines finds on a machine, 1 at least.
+
+    Args:
+        machines: CPUs of each.
+    """
+    fits = lambda cpus: sum(has // cpus for has in machines) >= count  # noqa: E731
+    return max(filter(fits, range(1, max(machines, default=0) + 1)), default=1)
 
 
 def most_lanes(trials: int, engines: int) -> int:

@@ -74,6 +74,25 @@ def test_a_trial_that_leaves_is_forgotten_while_others_go_on(start, tmp_path):
     assert of_the_trial(learn(actor, configs[1])) == expected[1][1]
 
 
+def test_calls_that_nobody_waits_for_any_more_do_no_harm(start, tmp_path):
+    config, other = config_of(tmp_path), config_of(tmp_path, 6, quick(lr=0.002))
+    (expected,), actor = alone(tmp_path, start, other), start()
+
+    async def cancelled_before_its_turn_and_inside_a_task():
+        held = threading.Event()
+        actor.orders.put(held.wait)
+        calls = [asyncio.ensure_future(call) for call in (actor.learn(config), actor.learn(other))]
+        leaving = asyncio.ensure_future(actor.leave(99))
+        await asyncio.sleep(0)
+        calls[0].cancel()
+        leaving.cancel()
+        held.set()
+        return await asyncio.wait_for(calls[1], 60)
+
+    assert of_the_trial(asyncio.run(cancelled_before_its_turn_and_inside_a_task())) == expected[0]
+    assert of_the_trial(learn(actor, other)) == expected[1]  # the engine lives on
+
+
 def test_a_call_that_comes_twice_is_learned_once(start, tmp_path):
     """Ray repeats calls whose answer it has not heard, of processes that live on too."""
     config, other = config_of(tmp_path), config_of(tmp_path, 6, quick(lr=0.002))

@@ -11,7 +11,7 @@ from trainables.engine.widths import Cost
 from trainables.ray import engines
 from trainables.ray.cluster import Cluster, ClusterError
 from trainables.ray.engine import EngineActor
-from trainables.ray.engines import measured_lanes, most_lanes, placed, started
+from trainables.ray.engines import measured_lanes, most_lanes, placed, share, started
 from trainables.ray.settings import Study
 from trainables.ray.study import choose_lanes
 from trainables.ray.trial import Plan
@@ -21,7 +21,7 @@ STUDY = Study("s", "sequential", "gaussian")
 
 
 def cluster(cpus: int, gpus: int, local: bool = True) -> Cluster:
-    return Cluster(None, "127.0.0.1:1", cpus, gpus, local)
+    return Cluster(None, "127.0.0.1:1", cpus, gpus, local, (cpus,))
 
 
 # ---- how many, and on what -----------------------------------------------------------------------
@@ -163,6 +163,25 @@ def test_engines_share_the_cpus_and_end_with_the_study(fake):
     assert wanted.items() <= ray.options_of.items()
     assert all((actor.plan, actor.threads) == (PLAN._asdict(), 2) for actor in ray.made)
     assert Plan(**ray.made[0].plan) == PLAN
+
+
+@pytest.mark.parametrize(
+    ("machines", "count", "cpus"),
+    [
+        ((8,), 1, 8),
+        ((8,), 3, 2),
+        ((2, 2), 1, 2),  # not the four that the cluster has
+        ((2, 2), 2, 2),
+        ((2, 4), 2, 2),
+        ((2, 9), 3, 3),
+        ((4, 0), 2, 2),
+        ((2, 2), 5, 1),  # one has to wait
+        ((0,), 1, 1),
+        ((), 2, 1),  # a cluster's machines are on their way
+    ],
+)
+def test_engines_have_the_most_cpus_that_all_of_them_find_on_one_machine(machines, count, cpus):
+    assert share(machines, count) == cpus
 
 
 def test_an_engine_has_a_cpu_at_least(fake):

@@ -93,11 +93,11 @@ def ours(trials: int, lanes: int | None, method: str = "lgm_acgan", untrained: b
     return seconds, searched, [row["score"] for row in rows], sum(r["seconds"] for r in rows)
 
 
-def search(trials: int, lanes: int | None) -> None:
+def search(trials: int, lanes: int | None, runners: list[str]) -> None:
     configs = ordinary.configurations(trials)
     seconds, _, scores, _ = in_own_process(ours, trials, lanes)
     rows = {"lgm-search": (seconds, scores)}
-    for name in ordinary.RUNNERS:
+    for name in runners:
         rows[name] = in_own_process(ordinary.run, name, configs, BENCHMARK)
         print(name, rows[name][0], flush=True)
     print(f"{'':24}{'seconds':>10}{'trials/h':>10}{'ours is':>10}{'joint accuracy':>18}")
@@ -143,10 +143,11 @@ def eager_task(hidden: int) -> float:
     return seconds
 
 
-def steps(sizes: list[int], all_widths: list[int]) -> None:
+def steps(methods: list[str], sizes: list[int], all_widths: list[int], plot: Path | None) -> None:
     torch.set_num_threads(1)
     print("milliseconds a step and trial, one thread; × of the eager loop")
-    for method in ("lgm_acgan", "sequential"):
+    medians: dict[tuple[str, int], dict[str, float]] = {}
+    for method in methods:
         for hidden in sizes:
             engine, hyper, task = engine_of(method, hidden)
             count = sum(n for _, n in engine.method.schedule(hyper, 1))
@@ -160,11 +161,38 @@ def steps(sizes: list[int], all_widths: list[int]) -> None:
             print(f"{method}, {hidden} hidden units")
             for name, seconds in times.items():
                 middle = 1e3 * statistics.median(seconds)
+                medians.setdefault((method, hidden), {})[name] = middle
                 line = f"  {name:>6}  {middle:7.3f} ms"
                 if "eager" in times:
                     pairs = zip(seconds, times["eager"], strict=True)
                     line += f"  {statistics.median(a / b for a, b in pairs):5.2f} ×"
                 print(line, flush=True)
+    if plot:
+        draw(medians, plot)
+
+
+def draw(medians: dict[tuple[str, int], dict[str, float]], file: Path) -> None:
+    """Milliseconds a step and trial by width; dotted where PyTorch runs eagerly."""
+    from matplotlib import pyplot as plt
+
+    plt.style.use("tableau-colorblind10")
+    figure, axes = plt.subplots(figsize=(6.4, 4.8), layout="constrained")
+    for (method, hidden), times in medians.items():
+        by_width = {int(name): ms for name, ms in times.items() if name != "eager"}
+        label = f"{method}, {hidden} hidden units"
+        (line,) = axes.plot(list(by_width), list(by_width.values()), marker="o", label=label)
+        if "eager" in times:
+            axes.axhline(times["eager"], color=line.get_color(), linestyle=":")
+    axes.set_xscale("log", base=2, subs=[])
+    axes.set_yscale("log")
+    axes.set_xticks(sorted({int(n) for times in medians.values() for n in times if n != "eager"}))
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("trials that step together")
+    axes.set_ylabel("milliseconds a step and trial")
+    axes.grid(alpha=0.3)
+    figure.legend(title="dotted: eager PyTorch", loc="outside lower center", ncols=2)
+    figure.savefig(file, dpi=150)
 
 
 # ---- (c) the platform ----------------------------------------------------------------------------
@@ -212,15 +240,18 @@ def main() -> None:
     parser.add_argument("what", choices=["search", "steps", "platform", "memory"])
     parser.add_argument("--trials", type=int, default=48)
     parser.add_argument("--lanes", type=int, help="an engine (default: as the search chooses)")
+    parser.add_argument("--runners", nargs="+", choices=ordinary.RUNNERS, help="(default: all)")
+    parser.add_argument("--methods", nargs="+", default=["lgm_acgan", "sequential"])
+    parser.add_argument("--plot", type=Path, help="where to draw the steps")
     parser.add_argument("--hidden", type=int, nargs="+", default=[64, 128, 512])
     parser.add_argument("--widths", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if args.what == "search":
-        search(args.trials, args.lanes)
+        search(args.trials, args.lanes, args.runners or list(ordinary.RUNNERS))
     elif args.what == "steps":
-        steps(args.hidden, args.widths)
+        steps(args.methods, args.hidden, args.widths, args.plot)
     elif args.what == "platform":
         platform(args.trials, args.lanes or 8)
     else:

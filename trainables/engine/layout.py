@@ -46,7 +46,7 @@ class Layout:
         """The tree's tensors; those that are alone in theirs keep their shape."""
         leaves = tree_leaves(tree)
         return [
-            torch.cat([leaves[i].flatten(lead) for i in unit], lead)
+            torch.cat([leaves[i].reshape(*leaves[i].shape[:lead], -1) for i in unit], lead)
             if len(unit) > 1
             else leaves[unit[0]]
             for unit in self.units

@@ -26,7 +26,7 @@ from trainables.engine.method import Method, configure
 from trainables.engine.packs import Engine, in_lane
 
 ROOT = pathlib.Path(__file__).parent.parent
-LANES = 8
+LANES = 16
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 each_method = pytest.mark.parametrize("name", trainables.names())
 

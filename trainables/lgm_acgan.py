@@ -34,19 +34,18 @@ Differs from the source:
 - Steps are counted, not epochs; gradients are not clipped; Adam everywhere, rebuilt at each task.
 """
 
-from itertools import chain, groupby, zip_longest
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.func import grad
-from torch.utils._pytree import tree_map
 
 from trainables.engine import noise as draws
 from trainables.engine.losses import class_means, cross_entropy, gradient_penalty
 from trainables.engine.method import Batch, Method, Params, Problem, Scalar
-from trainables.engine.nets import Net, mlp
+from trainables.engine.nets import Net, choose, mlp
 from trainables.engine.optim import Moments, adam, moments
+from trainables.engine.schedule import program
 
 
 class Shape(NamedTuple):  # static: trials are fused when these agree
@@ -187,11 +186,6 @@ def weighted(terms: dict[str, Tensor], hyper: Hyper) -> Tensor:
     return torch.stack([getattr(hyper, name) * term for name, term in terms.items()]).sum()
 
 
-def choose(condition: Tensor, yes, no):
-    """The tree ``yes`` where a 0-dim condition holds, else ``no``."""
-    return tree_map(lambda a, b: torch.where(condition, a, b), yes, no)
-
-
 def build(problem: Problem, shape: Shape) -> Method:
     nets = networks(problem, shape)
 
@@ -298,15 +292,4 @@ def schedule(hyper: Hyper, t: int) -> list[tuple[str, int]]:
         for i in range(1, int(hyper.gan_steps) + 1)
     ]
     classifier = [("classifier",)] * int(hyper.classifier_steps)
-    if hyper.order == "gan_first":
-        turns = gan + classifier
-    elif hyper.order == "classifier_first":
-        turns = classifier + gan
-    elif hyper.order == "interleaved":
-        turns = chain.from_iterable(zip_longest(gan, classifier, fillvalue=()))
-    else:
-        raise ValueError(
-            f"expected order 'gan_first', 'classifier_first' or 'interleaved', got {hyper.order!r}"
-        )
-    phases = groupby(chain.from_iterable(turns))
-    return [(phase, len(list(steps))) for phase, steps in phases]
+    return program(hyper.order, {"gan": gan, "classifier": classifier})

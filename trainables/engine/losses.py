@@ -71,3 +71,22 @@ def class_means(x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     member = (y[:, None] == torch.arange(classes, device=y.device)).to(x.dtype)  # (B, C)
     counts = member.sum(0)
     return (member.T @ x.flatten(1)) / counts.clamp_min(1)[:, None], counts
+
+
+def gaussian_kl(
+    mean: Tensor, log_variance: Tensor, prior_mean: Tensor, prior_log_variance: Tensor
+) -> Tensor:
+    """KL divergence of diagonal Gaussians, mean over examples and over dimensions.
+
+        ½ [ (σ² + (μ − μ_p)²) / σ_p² − 1 + log σ_p² − log σ² ]
+
+    Args:
+        mean, log_variance: ``(B, Z)``, of the posterior.
+        prior_mean, prior_log_variance: ``(B, Z)``.
+
+    Source: Kingma & Welling, ICLR 2014, https://arxiv.org/abs/1312.6114, appendix B, which sums
+    over the dimensions.
+    """
+    spread = (log_variance - prior_log_variance).exp()
+    apart = (mean - prior_mean).square() * (-prior_log_variance).exp()
+    return 0.5 * (spread + apart - 1 + prior_log_variance - log_variance).mean()

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from trainables.engine.method import Params
 
@@ -49,3 +50,8 @@ def mlp(sizes: Sequence[int], *, slope: float = 0.0, dtype: torch.dtype = torch.
         return x
 
     return Net(init, apply)
+
+
+def choose(condition: Tensor, yes, no):
+    """The tree ``yes`` where a 0-dim condition holds, else ``no``."""
+    return tree_map(lambda a, b: torch.where(condition, a, b), yes, no)

@@ -1,15 +1,18 @@
 """First-order updates as pure functions.
 
-Parameters stay dicts of tensors, as methods read them; an update works on one flat vector, because
+Parameters stay trees of tensors, as methods read them; an update works on one flat vector, because
 a dozen operations on one tensor cost a tenth of a dozen operations on each of ten tensors.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from trainables.engine.method import Params, Scalar
+from trainables.engine.method import Scalar
+
+Tree = Any  # of tensors: the parameters of a network, or of several
 
 
 class Moments(NamedTuple):
@@ -20,32 +23,34 @@ class Moments(NamedTuple):
     step: Tensor  # () float, updates made so far
 
 
-def moments(params: Params) -> Moments:
+def moments(params: Tree) -> Moments:
     """The state of an optimiser that has seen nothing."""
     flat = flatten(params)
     return Moments(torch.zeros_like(flat), torch.zeros_like(flat), flat.new_zeros(()))
 
 
-def flatten(params: Params) -> Tensor:
+def flatten(params: Tree) -> Tensor:
     """All parameters as one vector ``(P,)``."""
-    return torch.cat([p.reshape(-1) for p in params.values()])
+    return torch.cat([p.reshape(-1) for p in tree_leaves(params)])
 
 
-def unflatten(flat: Tensor, like: Params) -> Params:
-    """The inverse of ``flatten``; names and shapes are taken from ``like``."""
-    pieces = flat.split([p.numel() for p in like.values()])
-    return {k: v.reshape(p.shape) for (k, p), v in zip(like.items(), pieces, strict=True)}
+def unflatten(flat: Tensor, like: Tree) -> Tree:
+    """The inverse of ``flatten``; structure and shapes are taken from ``like``."""
+    leaves, structure = tree_flatten(like)
+    pieces = flat.split([p.numel() for p in leaves])
+    pairs = zip(leaves, pieces, strict=True)
+    return tree_unflatten([v.reshape(p.shape) for p, v in pairs], structure)
 
 
 def adam(
-    params: Params,
-    grads: Params,
+    params: Tree,
+    grads: Tree,
     past: Moments,
     lr: Scalar,
     beta1: Scalar = 0.9,
     beta2: Scalar = 0.999,
     eps: float = 1e-8,
-) -> tuple[Params, Moments]:
+) -> tuple[Tree, Moments]:
     """One step of Adam.
 
     Source: Kingma & Ba, ICLR 2015, https://arxiv.org/abs/1412.6980, algorithm 1.
@@ -60,8 +65,8 @@ def adam(
 
 
 def sgd(
-    params: Params, grads: Params, past: Moments, lr: Scalar, momentum: Scalar = 0.0
-) -> tuple[Params, Moments]:
+    params: Tree, grads: Tree, past: Moments, lr: Scalar, momentum: Scalar = 0.0
+) -> tuple[Tree, Moments]:
     """One step of heavy-ball gradient descent: v ← m v + g, p ← p − lr v, as ``torch.optim.SGD``.
 
     ``past.first`` holds v; ``past.second`` is not used.

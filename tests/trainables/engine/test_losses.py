@@ -4,10 +4,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.distributions import Normal, kl_divergence
 from torch.func import grad
 
 from tests.conftest import F64, generator
-from trainables.engine.losses import class_means, cross_entropy, gradient_penalty, log_probs
+from trainables.engine.losses import (
+    class_means,
+    cross_entropy,
+    gaussian_kl,
+    gradient_penalty,
+    log_probs,
+)
 
 CLASSES = torch.tensor([True, False, True, True, False])
 COLUMNS = [0, 2, 3]
@@ -143,3 +150,14 @@ def test_class_means():
     for c in range(5):
         expected = flat[y == c].mean(0) if c in COLUMNS else np.zeros(6)
         np.testing.assert_allclose(means[c], expected, rtol=1e-12)
+
+
+# ---- divergence ----------------------------------------------------------------------------------
+
+
+def test_gaussian_kl_is_that_of_torch_a_dimension():
+    g = generator(0)
+    parts = [torch.randn(6, 4, generator=g, dtype=F64) for _ in range(4)]
+    q, p = (Normal(parts[i], parts[i + 1].exp().sqrt()) for i in (0, 2))
+    torch.testing.assert_close(gaussian_kl(*parts), kl_divergence(q, p).mean())
+    assert gaussian_kl(*parts[:2], *parts[:2]) == 0

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.conftest import EXACTLY, F64, generator
-from trainables.engine.nets import mlp
+from trainables.engine.nets import choose, mlp
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.01, 0.2])
@@ -48,3 +48,10 @@ def test_mlp_flattens_images():
     net = mlp([12, 4, 3], dtype=F64)
     params, x = net.init(generator(0)), torch.randn(2, 3, 2, 2, generator=generator(1), dtype=F64)
     torch.testing.assert_close(net.apply(params, x), net.apply(params, x.reshape(2, 12)), **EXACTLY)
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_choose_takes_one_tree_or_the_other(condition):
+    yes, no = ({"w": torch.full((2, 3), v), "b": torch.tensor(v)} for v in (1.0, 2.0))
+    chosen = choose(torch.tensor(condition), yes, no)
+    torch.testing.assert_close(chosen, yes if condition else no, **EXACTLY)

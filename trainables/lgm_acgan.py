@@ -41,9 +41,15 @@ from torch import Tensor
 from torch.func import grad
 
 from trainables.engine import noise as draws
-from trainables.engine.losses import class_means, cross_entropy, gradient_penalty
+from trainables.engine.losses import (
+    class_means,
+    cross_entropy,
+    gradient_penalty,
+    rehearsed_cross_entropy,
+    weighted,
+)
 from trainables.engine.method import Batch, Method, Params, Problem, Scalar
-from trainables.engine.nets import Net, choose, mlp
+from trainables.engine.nets import Net, choose, mlp, one_hot
 from trainables.engine.optim import Moments, adam, moments
 from trainables.engine.schedule import program
 
@@ -121,8 +127,7 @@ def networks(problem: Problem, shape: Shape) -> Nets:
 
 def generate(nets: Nets, params: Params, z: Tensor, y: Tensor, classes: int) -> Tensor:
     """G(z, y), ``(B, D)``."""
-    one_hot = torch.eye(classes, dtype=z.dtype, device=z.device)[y]
-    return nets.generator.apply(params, torch.cat([z, one_hot], -1))
+    return nets.generator.apply(params, torch.cat([z, one_hot(y, classes, z)], -1))
 
 
 def critic_loss(critic: Params, x: Tensor, fake: Tensor, batch: Batch, hyper: Hyper, mix, nets):
@@ -170,20 +175,10 @@ def classifier_loss(classifier: Params, state: State, batch: Batch, hyper: Hyper
     """The classifier's loss on real data and (8), zero in the first task; and both terms."""
     y = noise["y_replay"]
     replayed = generate(nets, state.generator, noise["z_replay"], y, batch.learned.shape[-1])
-    smoothing = hyper.label_smoothing
-    both = nets.classifier.apply(classifier, torch.cat([batch.x.flatten(1), replayed]))
-    on_real, on_replay = both.split((len(batch.y), len(y)))
-    real = cross_entropy(on_real, batch.y, batch.rivals[batch.y], smoothing)
-    replay = cross_entropy(on_replay, y, batch.rivals[y], smoothing) * batch.learned.any()
-    return real + hyper.classifier_rehearsal * replay, {
-        "classifier": real,
-        "classifier_rehearsal": replay,
-    }
-
-
-def weighted(terms: dict[str, Tensor], hyper: Hyper) -> Tensor:
-    """Σ w_i · term_i. A term's coefficient bears the term's name."""
-    return torch.stack([getattr(hyper, name) * term for name, term in terms.items()]).sum()
+    return rehearsed_cross_entropy(
+        lambda x: nets.classifier.apply(classifier, x), batch, replayed, y,
+        hyper.classifier_rehearsal, hyper.label_smoothing,
+    )  # fmt: skip
 
 
 def build(problem: Problem, shape: Shape) -> Method:

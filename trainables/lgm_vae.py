@@ -41,9 +41,9 @@ from torch import Tensor
 from torch.func import grad
 
 from trainables.engine import noise as draws
-from trainables.engine.losses import cross_entropy, gaussian_kl
+from trainables.engine.losses import gaussian_kl, rehearsed_cross_entropy, weighted
 from trainables.engine.method import Batch, Method, Params, Problem, Scalar
-from trainables.engine.nets import Net, choose, mlp
+from trainables.engine.nets import Net, choose, mlp, one_hot
 from trainables.engine.optim import Moments, adam, moments
 from trainables.engine.schedule import program
 
@@ -158,28 +158,18 @@ def vae_loss(vae: Vae, state: State, batch: Batch, hyper: Hyper, noise, nets: Ne
     }
     reconstructed = decode(nets, vae, posterior.sample(noise["posterior"]), code)
     error = (reconstructed - x).square().mean()
-    weighted = torch.stack([getattr(hyper, name) * term for name, term in terms.items()])
-    return error + weighted.sum(), {"reconstruction": error, **terms}
+    return error + weighted(terms, hyper), {"reconstruction": error, **terms}
 
 
 def classifier_loss(classifier: Params, state: State, batch: Batch, hyper: Hyper, noise, nets):
     """The classifier's loss on real data and (4), zero in the first task; and both terms."""
-    y, smoothing = noise["y_replay"], hyper.label_smoothing
+    y = noise["y_replay"]
     code = one_hot(y, batch.current.shape[-1], batch.x)
     replayed = generate(nets, state.vae, noise["prior_replay"], code)
-    both = nets.classifier.apply(classifier, torch.cat([batch.x.flatten(1), replayed]))
-    on_real, on_replay = both.split((len(batch.y), len(y)))
-    real = cross_entropy(on_real, batch.y, batch.rivals[batch.y], smoothing)
-    replay = cross_entropy(on_replay, y, batch.rivals[y], smoothing) * batch.learned.any()
-    return real + hyper.classifier_rehearsal * replay, {
-        "classifier": real,
-        "classifier_rehearsal": replay,
-    }
-
-
-def one_hot(y: Tensor, classes: int, like: Tensor) -> Tensor:
-    """``(B, C)``, of another tensor's type and device."""
-    return torch.eye(classes, dtype=like.dtype, device=like.device)[y]
+    return rehearsed_cross_entropy(
+        lambda x: nets.classifier.apply(classifier, x), batch, replayed, y,
+        hyper.classifier_rehearsal, hyper.label_smoothing,
+    )  # fmt: skip
 
 
 def build(problem: Problem, shape: Shape) -> Method:

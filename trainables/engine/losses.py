@@ -1,11 +1,13 @@
 """Loss terms that several methods share, each a mean over examples (and dimensions)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.func import grad
+
+from trainables.engine.method import Batch, Hyper
 
 ABSENT = -1e9  # finite: a row without any competitor (a class not met yet) must not be NaN
 
@@ -44,6 +46,40 @@ def cross_entropy(
     others = torch.where(classes, log_p, 0.0).sum(-1) - true
     rivals = (classes.sum(-1) - 1).clamp_min(1)
     return -((1 - smoothing) * true + smoothing * others / rivals).mean()
+
+
+def rehearsed_cross_entropy(
+    logits: Callable[[Tensor], Tensor],
+    batch: Batch,
+    replayed: Tensor,
+    y: Tensor,
+    weight: Tensor | float,
+    smoothing: Tensor | float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What a classifier that rehearses has to minimise.
+
+        CE(c(x), y) + w CE(c(x̃), ỹ)
+
+    Args:
+        logits: the classifier, ``(B, D) -> (B, C)``.
+        batch: real examples.
+        replayed, y: ``(R, D)`` and ``(R,)``, what is rehearsed; of no account in the first task.
+        weight: w.
+        smoothing: of all targets, as in ``cross_entropy``.
+
+    Returns:
+        The loss, and both terms.
+    """
+    both = logits(torch.cat([batch.x.flatten(1), replayed]))
+    on_real, on_replay = both.split((len(batch.y), len(y)))
+    real = cross_entropy(on_real, batch.y, batch.rivals[batch.y], smoothing)
+    replay = cross_entropy(on_replay, y, batch.rivals[y], smoothing) * batch.learned.any()
+    return real + weight * replay, {"classifier": real, "classifier_rehearsal": replay}
+
+
+def weighted(terms: Mapping[str, Tensor], hyper: Hyper) -> Tensor:
+    """Σ w_i · term_i. A term's coefficient bears the term's name."""
+    return torch.stack([getattr(hyper, name) * term for name, term in terms.items()]).sum()
 
 
 def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor):

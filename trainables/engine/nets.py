@@ -55,3 +55,8 @@ def mlp(sizes: Sequence[int], *, slope: float = 0.0, dtype: torch.dtype = torch.
 def choose(condition: Tensor, yes, no):
     """The tree ``yes`` where a 0-dim condition holds, else ``no``."""
     return tree_map(lambda a, b: torch.where(condition, a, b), yes, no)
+
+
+def one_hot(y: Tensor, classes: int, like: Tensor) -> Tensor:
+    """``(B,)`` labels as ``(B, classes)`` codes, of another tensor's type and device."""
+    return torch.eye(classes, dtype=like.dtype, device=like.device)[y]

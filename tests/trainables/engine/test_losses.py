@@ -1,5 +1,7 @@
 """Loss terms against ``torch.nn.functional``, closed forms and limits."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,8 @@ from trainables.engine.losses import (
     gaussian_kl,
     gradient_penalty,
     log_probs,
+    rehearsed_cross_entropy,
+    weighted,
 )
 
 CLASSES = torch.tensor([True, False, True, True, False])
@@ -161,3 +165,26 @@ def test_gaussian_kl_is_that_of_torch_a_dimension():
     q, p = (Normal(parts[i], parts[i + 1].exp().sqrt()) for i in (0, 2))
     torch.testing.assert_close(gaussian_kl(*parts), kl_divergence(q, p).mean())
     assert gaussian_kl(*parts[:2], *parts[:2]) == 0
+
+
+# ---- sums ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("t", [0, 1])
+@pytest.mark.parametrize("weight", [0.0, 0.7])
+def test_what_is_rehearsed_counts_from_the_second_task_on(weight, t, blobs):
+    task, w = blobs.batch(t), torch.randn(8, 6, generator=generator(1), dtype=F64)
+    batch, old = task._replace(x=task.x[:7], y=task.y[:7]), blobs.batch(0)
+    x, y = old.x[:4], old.y[:4]
+    loss, terms = rehearsed_cross_entropy(lambda x: x @ w, batch, x, y, weight, 0.1)
+    real, replay = (
+        cross_entropy(x @ w, y, task.rivals[y], 0.1) for x, y in ((batch.x, batch.y), (x, y))
+    )
+    torch.testing.assert_close(loss, real + weight * t * replay)
+    expected = {"classifier": real, "classifier_rehearsal": t * replay}
+    torch.testing.assert_close(terms, expected)
+
+
+def test_a_term_is_weighed_by_the_coefficient_of_its_name():
+    terms = {name: torch.tensor(value) for name, value in (("a", 2.0), ("b", 3.0))}
+    assert weighted(terms, SimpleNamespace(b=10.0, a=0.5, c=9.0)) == 31

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.conftest import EXACTLY, F64, generator
-from trainables.engine.nets import choose, mlp
+from trainables.engine.nets import choose, mlp, one_hot
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.01, 0.2])
@@ -55,3 +55,9 @@ def test_choose_takes_one_tree_or_the_other(condition):
     yes, no = ({"w": torch.full((2, 3), v), "b": torch.tensor(v)} for v in (1.0, 2.0))
     chosen = choose(torch.tensor(condition), yes, no)
     torch.testing.assert_close(chosen, yes if condition else no, **EXACTLY)
+
+
+def test_one_hot_is_that_of_torch():
+    y = torch.tensor([3, 0, 3])
+    codes = one_hot(y, 5, torch.zeros(1, dtype=F64))
+    torch.testing.assert_close(codes, nn.functional.one_hot(y, 5).to(F64), **EXACTLY)

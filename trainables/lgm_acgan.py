@@ -50,7 +50,7 @@ from trainables.engine.losses import (
 )
 from trainables.engine.method import Batch, Method, Params, Problem, Scalar
 from trainables.engine.nets import Net, choose, mlp, one_hot
-from trainables.engine.optim import Moments, adam, moments
+from trainables.engine.optim import Moments, adam_on, moments
 from trainables.engine.schedule import program
 
 
@@ -207,32 +207,19 @@ def build(problem: Problem, shape: Shape) -> Method:
         grads, terms = grad(critic_loss, has_aux=True)(
             state.critic, x, fake, batch, hyper, noise["mix"], nets
         )
-        critic, critic_moments = adam(
-            state.critic, grads, state.critic_moments,
-            hyper.critic_lr, hyper.critic_beta1, hyper.critic_beta2,
-        )  # fmt: skip
-        return state._replace(critic=critic, critic_moments=critic_moments), terms
+        return adam_on(state, "critic", grads, hyper), terms
 
     def generator_step(state, batch, hyper, noise):
         grads, terms = grad(generator_loss, has_aux=True)(
             state.generator, state, batch, hyper, noise, nets
         )
-        generator, generator_moments = adam(
-            state.generator, grads, state.generator_moments,
-            hyper.generator_lr, hyper.generator_beta1, hyper.generator_beta2,
-        )  # fmt: skip
-        return state._replace(generator=generator, generator_moments=generator_moments), terms
+        return adam_on(state, "generator", grads, hyper), terms
 
     def classifier_step(state, batch, hyper, noise):
         grads, terms = grad(classifier_loss, has_aux=True)(
             state.classifier, state, batch, hyper, noise, nets
         )
-        classifier, classifier_moments = adam(
-            state.classifier, grads, state.classifier_moments,
-            hyper.classifier_lr, hyper.classifier_beta1, hyper.classifier_beta2,
-        )  # fmt: skip
-        state = state._replace(classifier=classifier, classifier_moments=classifier_moments)
-        return state, terms
+        return adam_on(state, "classifier", grads, hyper), terms
 
     def draw(generator, phase, steps, task, hyper):
         learned = task.learned if task.learned.any() else task.current  # weighed 0 in task 0

@@ -24,7 +24,7 @@ from trainables.engine import noise as draws
 from trainables.engine.losses import rehearsed_cross_entropy
 from trainables.engine.method import Batch, Method, Params, Problem, Scalar
 from trainables.engine.nets import Net, choose, mlp
-from trainables.engine.optim import Moments, adam, moments
+from trainables.engine.optim import Moments, adam_on, moments
 
 
 class Shape(NamedTuple):  # static: trials are fused when these agree
@@ -95,11 +95,7 @@ def build(problem: Problem, shape: Shape) -> Method:
         grads, terms = grad(classifier_loss, has_aux=True)(
             state.classifier, state, batch, hyper, noise, net
         )
-        classifier, past = adam(
-            state.classifier, grads, state.classifier_moments,
-            hyper.classifier_lr, hyper.classifier_beta1, hyper.classifier_beta2,
-        )  # fmt: skip
-        return state._replace(classifier=classifier, classifier_moments=past), terms
+        return adam_on(state, "classifier", grads, hyper), terms
 
     def end_task(state, task, hyper, noise):
         return state._replace(memory=stored(state.memory, task, noise["order"]))

@@ -44,7 +44,7 @@ from trainables.engine import noise as draws
 from trainables.engine.losses import gaussian_kl, rehearsed_cross_entropy, weighted
 from trainables.engine.method import Batch, Method, Params, Problem, Scalar
 from trainables.engine.nets import Net, choose, mlp, one_hot
-from trainables.engine.optim import Moments, adam, moments
+from trainables.engine.optim import Moments, adam_on, moments
 from trainables.engine.schedule import program
 
 
@@ -194,21 +194,13 @@ def build(problem: Problem, shape: Shape) -> Method:
         grads, terms = grad(vae_loss, has_aux=True)(state.vae, state, batch, hyper, noise, nets)
         kept = {name: slope * hyper.learn_prior for name, slope in grads.prior.items()}
         grads = grads._replace(prior=kept)
-        vae, vae_moments = adam(
-            state.vae, grads, state.vae_moments, hyper.vae_lr, hyper.vae_beta1, hyper.vae_beta2
-        )
-        return state._replace(vae=vae, vae_moments=vae_moments), terms
+        return adam_on(state, "vae", grads, hyper), terms
 
     def classifier_step(state, batch, hyper, noise):
         grads, terms = grad(classifier_loss, has_aux=True)(
             state.classifier, state, batch, hyper, noise, nets
         )
-        classifier, classifier_moments = adam(
-            state.classifier, grads, state.classifier_moments,
-            hyper.classifier_lr, hyper.classifier_beta1, hyper.classifier_beta2,
-        )  # fmt: skip
-        state = state._replace(classifier=classifier, classifier_moments=classifier_moments)
-        return state, terms
+        return adam_on(state, "classifier", grads, hyper), terms
 
     def draw(generator, phase, steps, task, hyper):
         learned = task.learned if task.learned.any() else task.current  # weighed 0 in task 0

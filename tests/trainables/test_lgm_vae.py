@@ -10,10 +10,11 @@ from torch.func import grad
 from torch.utils._pytree import tree_leaves, tree_map
 
 from tests.conftest import EXACTLY, F64, first_tasks, generator, tiny
+from tests.trainables.lgm_acgan_in_torch import forward as perceptron
+from tests.trainables.lgm_acgan_in_torch import lane, masked_cross_entropy
 from trainables import lgm_vae
 from trainables.engine.learn import learn
 from trainables.engine.method import Batch, Method
-from trainables.engine.packs import in_lane
 
 TERMS = ("divergence", "encoder_rehearsal", "decoder_rehearsal", "classifier_rehearsal")
 PHASES = {"V": "vae", "c": "classifier"}
@@ -62,18 +63,11 @@ def scene(stream, turns="Vc", t=1, hyper=HYPER, shape=SHAPE) -> Scene:
     return Scene(method, lgm_vae.networks(stream.problem, shape), state, steps)
 
 
-def lane(hyper):
-    return in_lane(hyper, F64)
-
-
 # ---- the method once more, in plain torch --------------------------------------------------------
 
 
 def forward(params, *inputs):
-    x = torch.cat(inputs, 1)
-    for i in range(len(params) // 2):
-        x = F.linear(F.relu(x) if i else x, params[f"w{i}"].T, params[f"b{i}"])
-    return x
+    return perceptron(params, torch.cat(inputs, 1), 0.0)
 
 
 def normal(params, *inputs) -> Normal:
@@ -109,24 +103,13 @@ def vae_terms(vae, state, batch, noise):
     return terms
 
 
-def smoothed_cross_entropy(logits, y, rows, s):
-    """One example at a time, on the columns that compete."""
-    losses = []
-    for example, label, row in zip(logits, y.tolist(), rows, strict=True):
-        columns = row.nonzero()[:, 0].tolist()
-        target = torch.full((len(columns),), s / max(1, len(columns) - 1), dtype=F64)
-        target[columns.index(label)] = 1 - s if len(columns) > 1 else 1.0
-        losses.append(F.cross_entropy(example[columns], target))
-    return torch.stack(losses).mean()
-
-
 def classifier_terms(classifier, state, batch, noise):
     s, y = HYPER.label_smoothing, noise["y_replay"]
     on_real = forward(classifier, batch.x)
-    terms = {"classifier": smoothed_cross_entropy(on_real, batch.y, batch.rivals[batch.y], s)}
+    terms = {"classifier": masked_cross_entropy(on_real, batch.y, batch.rivals[batch.y], s)}
     if batch.learned.any():
         on_replay = forward(classifier, decoded(state.vae, y, noise["prior_replay"]).detach())
-        terms["classifier_rehearsal"] = smoothed_cross_entropy(on_replay, y, batch.rivals[y], s)
+        terms["classifier_rehearsal"] = masked_cross_entropy(on_replay, y, batch.rivals[y], s)
     return terms
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from trainables.engine.method import Scalar
+from trainables.engine.method import Hyper, Scalar, State
 
 Tree = Any  # of tensors: the parameters of a network, or of several
 
@@ -62,6 +62,21 @@ def adam(
     rate = lr * unbias / (1 - beta1**step)
     flat = torch.addcdiv(flatten(params), -rate * first, second.sqrt() + eps * unbias)
     return unflatten(flat, params), Moments(first, second, step)
+
+
+def adam_on(state: State, player: str, grads: Tree, hyper: Hyper) -> State:
+    """One step of Adam on one player of a method that has several.
+
+    Args:
+        state: with the parameters in the field ``player`` and what their optimiser remembers in
+            ``<player>_moments``.
+        player: "critic", "classifier", ...
+        grads: of its loss.
+        hyper: with ``<player>_lr``, ``<player>_beta1`` and ``<player>_beta2``.
+    """
+    rates = (getattr(hyper, f"{player}_{name}") for name in ("lr", "beta1", "beta2"))
+    params, past = adam(getattr(state, player), grads, getattr(state, f"{player}_moments"), *rates)
+    return state._replace(**{player: params, f"{player}_moments": past})
 
 
 def sgd(

@@ -1,10 +1,13 @@
 """Updates against ``torch.optim``, over many steps."""
 
+from types import SimpleNamespace
+from typing import NamedTuple
+
 import pytest
 import torch
 
 from tests.conftest import EXACTLY, F64, clone, generator
-from trainables.engine.optim import adam, flatten, moments, sgd, unflatten
+from trainables.engine.optim import Moments, adam, adam_on, flatten, moments, sgd, unflatten
 
 SHAPES = {"w": (3, 2), "scale": (), "b": (4,)}
 
@@ -76,3 +79,21 @@ def test_an_update_leaves_its_inputs_alone(update):
     before = clone((params, grads, past))
     update(params, grads, past, 0.1)
     torch.testing.assert_close((params, grads, past), before, **EXACTLY)
+
+
+class Players(NamedTuple):
+    one: dict[str, torch.Tensor]
+    two: dict[str, dict[str, torch.Tensor]]  # of two networks
+    one_moments: Moments
+    two_moments: Moments
+
+
+def test_adam_on_one_player_leaves_the_other_alone():
+    one, two = tree(0), {"a": tree(1), "b": tree(2)}
+    state = Players(one, two, moments(one), moments(two))
+    hyper = SimpleNamespace(one_lr=0.1, two_lr=0.2, two_beta1=0.3, two_beta2=0.4)
+    grads = {"a": tree(3), "b": tree(4)}
+    moved = adam_on(state, "two", grads, hyper)
+    expected = adam(two, grads, moments(two), 0.2, 0.3, 0.4)
+    torch.testing.assert_close((moved.two, moved.two_moments), expected, **EXACTLY)
+    assert moved.one is one and moved.one_moments is state.one_moments

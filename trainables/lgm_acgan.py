@@ -251,6 +251,7 @@ def build(problem: Problem, shape: Shape) -> Method:
         predict=lambda state, x: nets.classifier.apply(state.classifier, x.flatten(1)),
         begin_task=begin_task,
         draw=draw,
+        latent=shape.latent,
         sample=lambda state, y, z: generate(nets, state.generator, z, y, problem.classes).unflatten(
             -1, problem.input_shape
         ),

@@ -233,6 +233,7 @@ def build(problem: Problem, shape: Shape) -> Method:
         begin_task=begin_task,
         draw=draw,
         sample=sample,
+        latent=shape.latent,
         carried=lambda state: (state.vae, state.classifier),
         batch_size=shape.batch_size,
     )

@@ -27,9 +27,11 @@ Logs = dict[str, Tensor]  # 0-dim tensors, one per loss term
 class Problem(NamedTuple):
     """What a benchmark tells a method before the first task."""
 
-    input_shape: tuple[int, ...]
+    input_shape: tuple[int, ...]  # (D,), or (channels, height, width)
     classes: int  # size of the output layer, C
     dtype: torch.dtype = torch.float32
+    attributes: Tensor | None = None  # (C, A) of each class, where a benchmark has them
+    attributes_in: tuple[str, ...] = ()  # who is told them: "generator", "classifier"
 
 
 class Batch(NamedTuple):
@@ -76,6 +78,9 @@ class Method(NamedTuple):
     )
     # (state, labels (B,), z (B, Z)) -> x (B, *input), inside a lane; generative methods only.
     sample: Callable[[State, Tensor, Tensor], Tensor] | None = None
+    latent: int = 0  # Z, of the z ~ N(0, I) that ``sample`` takes
+    # (state, x (B, *input)) -> x̂ (B, *input), inside a lane; what an autoencoder makes of x.
+    reconstruct: Callable[[State, Tensor], Tensor] | None = None
     # The part of a state that outlives a task. Its bytes are the method's memory.
     carried: Callable[[State], Any] = lambda state: state
     batch_size: int = 64

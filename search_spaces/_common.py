@@ -21,3 +21,80 @@ def perceptron(trial, prefix: str = "") -> dict:
         f"{name}hidden": trial.suggest_categorical(f"{name}hidden", [64, 128, 256, 512]),
         f"{name}layers": trial.suggest_int(f"{name}layers", 1, 3),
     }
+
+
+def coefficient(trial, name: str, low: float, high: float) -> dict:
+    """The weight of a loss term, on a logarithmic scale."""
+    return {name: trial.suggest_float(name, low, high, log=True)}
+
+
+def flag(trial, name: str) -> dict:
+    """Something that is done or not."""
+    return {name: trial.suggest_categorical(name, [True, False])}
+
+
+def gan_loop(trial) -> dict:
+    """Turns and optimisers of LGM with a GAN.
+
+    A task's budget goes up to 4/3 of the authors' own. More is better up to there and beyond, at a
+    price in trials; their 60 generator updates a task (5 critic's to one) were too few.
+    """
+    config = {
+        "order": trial.suggest_categorical(
+            "order", ["gan_first", "classifier_first", "interleaved"]
+        ),
+        "gan_steps": trial.suggest_int("gan_steps", 100, 400),
+        "classifier_steps": trial.suggest_int("classifier_steps", 100, 400),
+        "critic_steps": trial.suggest_int("critic_steps", 1, 5),
+    }
+    for player in ("generator", "critic"):
+        config |= adam(trial, player)
+        beta2 = f"{player}_beta2"
+        config[beta2] = trial.suggest_categorical(beta2, [0.9, 0.999])
+    return config | adam(trial, "classifier")
+
+
+def gan_rehearsal(trial, order: str, attributes: bool) -> dict:
+    """Prototypes, rehearsal, creativity and resets of LGM with a GAN.
+
+    ``replay_seen`` exists only where the generator meets a task before the classifier does; a
+    coefficient only where its term is used; creativity only where the generator is told the
+    classes' attributes.
+    """
+    config = flag(trial, "use_prototypes")
+    if config["use_prototypes"]:
+        config |= coefficient(trial, "generator_prototype", 0.1, 30.0)
+    config |= coefficient(trial, "generator_rehearsal", 0.1, 100.0)
+    config |= coefficient(trial, "classifier_rehearsal", 0.1, 10.0)
+    if order != "classifier_first":
+        config |= flag(trial, "replay_seen")
+    if attributes:
+        config |= flag(trial, "use_creativity")
+        if config["use_creativity"]:
+            config |= coefficient(trial, "creativity_adversarial", 1e-3, 1.0)
+            config |= coefficient(trial, "creativity_entropy", 1e-3, 1.0)
+    config["label_smoothing"] = trial.suggest_float("label_smoothing", 0.0, 0.2)
+    return config | flag(trial, "reset_critic") | flag(trial, "reset_classifier")
+
+
+def vae_terms(trial) -> dict:
+    """Coefficients of a rehearsing VAE; the reconstruction's weight stays at 1, their unit."""
+    config = coefficient(trial, "divergence", 1e-4, 1.0)
+    config |= coefficient(trial, "encoder_rehearsal", 0.01, 100.0)
+    config |= coefficient(trial, "decoder_rehearsal", 0.01, 100.0)
+    return config | flag(trial, "learn_prior")
+
+
+def shapes(trial, nets: tuple[str, ...], batches: tuple[str, ...], latent: bool = True) -> dict:
+    """Widths, depths and batch sizes, opened by ``--search-shapes``.
+
+    Args:
+        nets, batches: prefixes of ``_hidden`` and ``_layers``, and names of batch sizes.
+        latent: whether there is a z to size.
+    """
+    config = {"latent": trial.suggest_categorical("latent", [16, 32, 64, 128])} if latent else {}
+    for net in nets:
+        config |= perceptron(trial, net)
+    for size in batches:
+        config[size] = trial.suggest_categorical(size, [32, 64, 128, 256])
+    return config

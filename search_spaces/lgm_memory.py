@@ -1,6 +1,6 @@
 """Search space of LGM with a static memory, ``trainables/lgm_memory.py``."""
 
-from search_spaces._common import adam, perceptron
+from search_spaces._common import adam, coefficient, flag, shapes
 
 # The classifier of LGM-AC-GAN under its authors' settings. The memory is a budget, not a
 # hyperparameter: it keeps the method's default.
@@ -18,13 +18,10 @@ def space(trial, search_shapes: bool = False) -> dict:
     """Suggest one configuration."""
     config = {"classifier_steps": trial.suggest_int("classifier_steps", 100, 400)}
     config |= adam(trial, "classifier")
-    config["classifier_rehearsal"] = trial.suggest_float(
-        "classifier_rehearsal", 0.1, 10.0, log=True
-    )
+    config |= coefficient(trial, "classifier_rehearsal", 0.1, 10.0)
     config["label_smoothing"] = trial.suggest_float("label_smoothing", 0.0, 0.2)
-    config["reset_classifier"] = trial.suggest_categorical("reset_classifier", [True, False])
+    config |= flag(trial, "reset_classifier")
     if search_shapes:
-        config |= perceptron(trial, "classifier")
-        for size in ("batch_size", "replay_batch_size"):
-            config[size] = trial.suggest_categorical(size, [32, 64, 128, 256])
+        batches = "batch_size", "replay_batch_size"
+        config |= shapes(trial, ("classifier",), batches, latent=False)
     return config

@@ -4,7 +4,7 @@ Ranges are those of the values that its authors tried, widened to where a loss t
 takes over. The reconstruction's weight stays at 1: it is the unit of the other terms.
 """
 
-from search_spaces._common import adam, perceptron
+from search_spaces._common import adam, coefficient, flag, shapes, vae_terms
 
 # The authors' best run (33.1 % on CUB): about 250 updates of each player a task, the classifier's
 # first. Their 0.01 of a divergence summed over z is 0.01 Z of its mean. Their batches of 128 to 512
@@ -43,25 +43,12 @@ def space(trial, search_shapes: bool = False) -> dict:
     }
     config |= adam(trial, "vae") | adam(trial, "classifier")
     config["vae_beta2"] = trial.suggest_categorical("vae_beta2", [0.9, 0.999])
-
-    def coefficient(name, low, high):
-        config[name] = trial.suggest_float(name, low, high, log=True)
-
-    coefficient("divergence", 1e-4, 1.0)
-    coefficient("encoder_rehearsal", 0.01, 100.0)
-    coefficient("decoder_rehearsal", 0.01, 100.0)
-    coefficient("classifier_rehearsal", 0.1, 10.0)
-    config["learn_prior"] = trial.suggest_categorical("learn_prior", [True, False])
+    config |= vae_terms(trial)
+    config |= coefficient(trial, "classifier_rehearsal", 0.1, 10.0)
     if config["order"] != "classifier_first":
-        config["replay_seen"] = trial.suggest_categorical("replay_seen", [True, False])
-
+        config |= flag(trial, "replay_seen")
     config["label_smoothing"] = trial.suggest_float("label_smoothing", 0.0, 0.2)
-    config["reset_classifier"] = trial.suggest_categorical("reset_classifier", [True, False])
-
+    config |= flag(trial, "reset_classifier")
     if search_shapes:
-        config["latent"] = trial.suggest_categorical("latent", [16, 32, 64, 128])
-        for net in ("vae", "classifier"):
-            config |= perceptron(trial, net)
-        for size in ("batch_size", "replay_batch_size"):
-            config[size] = trial.suggest_categorical(size, [32, 64, 128, 256])
+        config |= shapes(trial, ("vae", "classifier"), ("batch_size", "replay_batch_size"))
     return config

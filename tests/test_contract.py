@@ -212,7 +212,7 @@ def test_a_trial_has_the_same_numbers_in_every_place(name, engine, blobs):
 @each_method
 def test_a_trial_has_the_same_numbers_whoever_comes_and_goes(name, engine, blobs, monkeypatch):
     """Trials come one by one, go on to their next task at once, and some leave in the middle."""
-    rng, trials = random.Random(0), trials_of(name, 2 * LANES, [4, 9, 14, 33])
+    rng, trials = random.Random(0), trials_of(name, LANES, [4, 9, 14, 33])
     leaves = {k: rng.randrange(3) for k in range(0, len(trials), 3)}  # in this task
     tasks, widths = [blobs.batch(t, engine.method.data) for t in range(3)], set()
     coming, inside, found = list(enumerate(trials)), {}, {k: [] for k in range(len(trials))}

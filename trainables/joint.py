@@ -12,17 +12,16 @@ example is met as often as under fine-tuning; a ceiling on one task's budget wou
 
 from typing import NamedTuple
 
-import torch
 from torch.func import grad
-from torch.utils._pytree import tree_map
 
 from trainables.engine.losses import cross_entropy
 from trainables.engine.method import Batch, Method, Params, Problem, Scalar
-from trainables.engine.nets import Net, mlp
+from trainables.engine.nets import Net, choose, classifier
 from trainables.engine.optim import Moments, adam, moments
 
 
 class Shape(NamedTuple):  # static: trials are fused when these agree
+    network: str = "perceptron"  # or "convolutional", for images and feature maps
     hidden: int = 128
     layers: int = 1  # hidden layers
     batch_size: int = 64
@@ -49,19 +48,15 @@ def loss(params: Params, batch: Batch, hyper: Hyper, net: Net):
 
 
 def build(problem: Problem, shape: Shape) -> Method:
-    inputs = torch.Size(problem.input_shape).numel()
-    net = mlp([inputs, *[shape.hidden] * shape.layers, problem.classes], dtype=problem.dtype)
+    size = problem.input_shape
+    net = classifier(shape.network, problem, size, shape.hidden, shape.layers)
 
     def init(generator):
         params = net.init(generator)
         return State(params, moments(params))
 
     def begin_task(state, fresh, task, hyper):
-        params = tree_map(
-            lambda new, old: torch.where(hyper.from_scratch > 0, new, old),
-            fresh.params,
-            state.params,
-        )
+        params = choose(hyper.from_scratch > 0, fresh.params, state.params)
         return State(params, fresh.moments)
 
     def step(state, batch, hyper, noise):

@@ -14,20 +14,21 @@ Differs from the source: m examples a class where the source kept all; replayed 
 with all rivals, in the source with L only; labels are balanced over L, not drawn as stored.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import grad
 
 from trainables.engine import noise as draws
 from trainables.engine.losses import rehearsed_cross_entropy
 from trainables.engine.method import Batch, Method, Params, Problem, Scalar
-from trainables.engine.nets import Net, choose, mlp
-from trainables.engine.optim import Moments, adam_on, moments
+from trainables.engine.nets import Net, choose, classifier
+from trainables.engine.optim import Moments, adam_step, moments
 
 
 class Shape(NamedTuple):  # static: trials are fused when these agree
+    network: str = "perceptron"  # or "convolutional", for images and feature maps
     classifier_hidden: int = 128
     classifier_layers: int = 1
     memory_per_class: int = 100  # m
@@ -51,12 +52,12 @@ class State(NamedTuple):
     classifier_moments: Moments
 
 
-def classifier_loss(classifier: Params, state: State, batch: Batch, hyper: Hyper, noise, net: Net):
+def classifier_loss(params: Params, state: State, batch: Batch, hyper: Hyper, noise, net: Net):
     """The classifier's loss on real data and (1), zero in the first task; and both terms."""
     y, slots = noise["y_replay"], state.memory.shape[1]
     replayed = state.memory[y, (noise["slot"] * slots).long()]
     return rehearsed_cross_entropy(
-        lambda x: net.apply(classifier, x), batch, replayed, y,
+        lambda x: net.apply(params, x), batch, replayed, y,
         hyper.classifier_rehearsal, hyper.label_smoothing,
     )  # fmt: skip
 
@@ -78,24 +79,17 @@ def stored(memory: Tensor, task: Batch, order: Tensor) -> Tensor:
 
 
 def build(problem: Problem, shape: Shape) -> Method:
-    inputs, classes = torch.Size(problem.input_shape).numel(), problem.classes
-    hidden = [shape.classifier_hidden] * shape.classifier_layers
-    net = mlp([inputs, *hidden, classes], dtype=problem.dtype)
+    size, hidden, layers = problem.input_shape, shape.classifier_hidden, shape.classifier_layers
+    net = classifier(shape.network, problem, size, hidden, layers)
+    slots = problem.classes, shape.memory_per_class, torch.Size(size).numel()
 
     def init(generator):
-        classifier = net.init(generator)
-        memory = torch.zeros(classes, shape.memory_per_class, inputs, dtype=problem.dtype)
-        return State(classifier, memory, moments(classifier))
+        params = net.init(generator)
+        return State(params, torch.zeros(*slots, dtype=problem.dtype), moments(params))
 
     def begin_task(state, fresh, task, hyper):
-        classifier = choose(hyper.reset_classifier > 0, fresh.classifier, state.classifier)
-        return State(classifier, state.memory, fresh.classifier_moments)
-
-    def step(state, batch, hyper, noise):
-        grads, terms = grad(classifier_loss, has_aux=True)(
-            state.classifier, state, batch, hyper, noise, net
-        )
-        return adam_on(state, "classifier", grads, hyper), terms
+        params = choose(hyper.reset_classifier > 0, fresh.classifier, state.classifier)
+        return State(params, state.memory, fresh.classifier_moments)
 
     def end_task(state, task, hyper, noise):
         return state._replace(memory=stored(state.memory, task, noise["order"]))
@@ -103,17 +97,16 @@ def build(problem: Problem, shape: Shape) -> Method:
     def draw(generator, phase, steps, task, hyper):
         if phase == "end_task":
             return {"order": torch.rand(steps, len(task.y), generator=generator)}
-        learned = task.learned if task.learned.any() else task.current  # weighed 0 in task 0
         size = shape.replay_batch_size
         return {
-            "y_replay": draws.labels(generator, learned, steps, size),
-            "slot": torch.rand(steps, size, generator=generator, dtype=problem.dtype),
+            "y_replay": draws.labels(generator, draws.rehearsed(task), steps, size),
+            "slot": draws.uniform(generator, steps, size, dtype=problem.dtype),
         }
 
     return Method(
         init=init,
         schedule=lambda hyper, t: [("classifier", int(hyper.classifier_steps))],
-        steps={"classifier": step},
+        steps={"classifier": adam_step("classifier", partial(classifier_loss, net=net))},
         predict=lambda state, x: net.apply(state.classifier, x),
         begin_task=begin_task,
         end_task=end_task,

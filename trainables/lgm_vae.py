@@ -28,27 +28,27 @@ Differs from the source:
   ones.
 - The learned prior is not rehearsed by a term of its own, as in the source: (2) keeps the posterior
   that it follows.
-- A class enters a network as one-hot code: a learned embedding before a linear layer is the same
-  function.
+- A class enters a network as one-hot code, or by its attributes: a learned embedding before a
+  linear layer is the same function.
 - Steps are counted, not epochs; Adam everywhere, rebuilt at each task; one hidden layer and 128
   units where the source has three and 512.
 """
 
+from functools import partial
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-from torch.func import grad
-
 from trainables.engine import noise as draws
-from trainables.engine.losses import gaussian_kl, rehearsed_cross_entropy, weighted
+from trainables.engine import vae as vaes
+from trainables.engine.losses import rehearsed_cross_entropy
 from trainables.engine.method import Batch, Method, Params, Problem, Scalar
-from trainables.engine.nets import Net, choose, mlp, one_hot
-from trainables.engine.optim import Moments, adam_on, moments
+from trainables.engine.nets import Net, choose, classifier
+from trainables.engine.optim import Moments, adam_step, moments
 from trainables.engine.schedule import program
+from trainables.engine.vae import Vae
 
 
 class Shape(NamedTuple):  # static: trials are fused when these agree
+    network: str = "perceptron"  # or "convolutional", for images and feature maps
     latent: int = 32  # size of z
     vae_hidden: int = 128  # of encoder, decoder and prior
     vae_layers: int = 1
@@ -78,12 +78,6 @@ class Hyper(NamedTuple):  # scalars: free to differ from lane to lane
     reset_classifier: Scalar = False  # fresh classifier at the start of a task
 
 
-class Vae(NamedTuple):
-    encoder: Params  # [x | y] -> [μ | log σ²] of z
-    decoder: Params  # [z | y] -> x
-    prior: Params  # y -> [μ | log σ²] of z
-
-
 class State(NamedTuple):
     vae: Vae
     classifier: Params  # c
@@ -93,81 +87,24 @@ class State(NamedTuple):
 
 
 class Nets(NamedTuple):
-    encoder: Net
-    decoder: Net
-    prior: Net
+    vae: vaes.Nets
     classifier: Net
 
 
-class Gaussian(NamedTuple):
-    mean: Tensor  # (B, Z)
-    log_variance: Tensor  # (B, Z)
-
-    def sample(self, unit: Tensor) -> Tensor:
-        """``unit`` is a sample of N(0, I)."""
-        return self.mean + unit * (0.5 * self.log_variance).exp()
-
-
 def networks(problem: Problem, shape: Shape) -> Nets:
-    inputs, classes, z = torch.Size(problem.input_shape).numel(), problem.classes, shape.latent
-    hidden = [shape.vae_hidden] * shape.vae_layers
-    c = [inputs] + [shape.classifier_hidden] * shape.classifier_layers + [classes]
+    on, size = (shape.network, problem), problem.input_shape
     return Nets(
-        mlp([inputs + classes, *hidden, 2 * z], dtype=problem.dtype),
-        mlp([z + classes, *hidden, inputs], dtype=problem.dtype),
-        mlp([classes, *hidden, 2 * z], dtype=problem.dtype),
-        mlp(c, dtype=problem.dtype),
+        vaes.networks(*on, size, shape.latent, shape.vae_hidden, shape.vae_layers),
+        classifier(*on, size, shape.classifier_hidden, shape.classifier_layers),
     )
 
 
-def encode(nets: Nets, vae: Vae, x: Tensor, code: Tensor) -> Gaussian:
-    """q(z|x,y). ``code`` is y one-hot, ``(B, C)``."""
-    return Gaussian(*nets.encoder.apply(vae.encoder, torch.cat([x, code], -1)).chunk(2, -1))
-
-
-def decode(nets: Nets, vae: Vae, z: Tensor, code: Tensor) -> Tensor:
-    """The mean of p(x|z,y), ``(B, D)``."""
-    return nets.decoder.apply(vae.decoder, torch.cat([z, code], -1))
-
-
-def prior_of(nets: Nets, vae: Vae, code: Tensor) -> Gaussian:
-    """p(z|y)."""
-    return Gaussian(*nets.prior.apply(vae.prior, code).chunk(2, -1))
-
-
-def generate(nets: Nets, vae: Vae, unit: Tensor, code: Tensor) -> Tensor:
-    """x of class y by way of the prior. ``unit`` is a sample of N(0, I), ``(B, Z)``."""
-    return decode(nets, vae, prior_of(nets, vae, code).sample(unit), code)
-
-
-def vae_loss(vae: Vae, state: State, batch: Batch, hyper: Hyper, noise, nets: Nets):
-    """The reconstruction and (1) to (3), weighted, and these terms."""
-    x, classes, frozen = batch.x.flatten(1), batch.current.shape[-1], state.frozen
-    code, old = one_hot(batch.y, classes, x), one_hot(noise["y_old"], classes, x)
-    posterior = encode(nets, vae, x, code)
-    x_old = generate(nets, frozen, noise["prior_old"], old)
-    q_old, q_new = encode(nets, frozen, x_old, old), encode(nets, vae, x_old, old)
-    z_old = q_old.sample(noise["posterior_old"])
-    some = batch.learned.any()  # nothing is rehearsed in the first task
-    code_drift = torch.cat(q_new, -1) - torch.cat(q_old, -1)
-    drift = decode(nets, vae, z_old, old) - decode(nets, frozen, z_old, old)
-    terms = {
-        "divergence": gaussian_kl(*posterior, *prior_of(nets, vae, code)),
-        "encoder_rehearsal": code_drift.square().mean() * some,
-        "decoder_rehearsal": drift.square().mean() * some,
-    }
-    reconstructed = decode(nets, vae, posterior.sample(noise["posterior"]), code)
-    error = (reconstructed - x).square().mean()
-    return error + weighted(terms, hyper), {"reconstruction": error, **terms}
-
-
-def classifier_loss(classifier: Params, state: State, batch: Batch, hyper: Hyper, noise, nets):
+def classifier_loss(params: Params, state: State, batch: Batch, hyper: Hyper, noise, nets: Nets):
     """The classifier's loss on real data and (4), zero in the first task; and both terms."""
     y = noise["y_replay"]
-    code = one_hot(y, batch.current.shape[-1], batch.x)
-    replayed = generate(nets, state.vae, noise["prior_replay"], code)
+    replayed = vaes.generate(nets.vae, state.vae, noise["prior_replay"], y)
     return rehearsed_cross_entropy(
-        lambda x: nets.classifier.apply(classifier, x), batch, replayed, y,
+        lambda x: nets.classifier.apply(params, x), batch, replayed, y,
         hyper.classifier_rehearsal, hyper.label_smoothing,
     )  # fmt: skip
 
@@ -176,10 +113,8 @@ def build(problem: Problem, shape: Shape) -> Method:
     nets = networks(problem, shape)
 
     def init(generator):
-        encoder, decoder, prior, classifier = (net.init(generator) for net in nets)
-        last = f"w{shape.vae_layers}"
-        vae = Vae(encoder, decoder, prior | {last: torch.zeros_like(prior[last])})  # N(0, I)
-        return State(vae, classifier, vae, moments(vae), moments(classifier))
+        vae, c = vaes.init(nets.vae, generator), nets.classifier.init(generator)
+        return State(vae, c, vae, moments(vae), moments(c))
 
     def begin_task(state, fresh, task, hyper):
         return State(
@@ -190,45 +125,32 @@ def build(problem: Problem, shape: Shape) -> Method:
             classifier_moments=fresh.classifier_moments,
         )
 
-    def vae_step(state, batch, hyper, noise):
-        grads, terms = grad(vae_loss, has_aux=True)(state.vae, state, batch, hyper, noise, nets)
-        kept = {name: slope * hyper.learn_prior for name, slope in grads.prior.items()}
-        grads = grads._replace(prior=kept)
-        return adam_on(state, "vae", grads, hyper), terms
-
-    def classifier_step(state, batch, hyper, noise):
-        grads, terms = grad(classifier_loss, has_aux=True)(
-            state.classifier, state, batch, hyper, noise, nets
-        )
-        return adam_on(state, "classifier", grads, hyper), terms
-
     def draw(generator, phase, steps, task, hyper):
-        learned = task.learned if task.learned.any() else task.current  # weighed 0 in task 0
-        unit = lambda size: torch.randn(  # noqa: E731
-            steps, size, shape.latent, generator=generator, dtype=problem.dtype
-        )
-        size = shape.replay_batch_size
+        replayed, latent = shape.replay_batch_size, shape.latent
         if phase == "vae":
-            return {
-                "posterior": unit(shape.batch_size),
-                "y_old": draws.labels(generator, learned, steps, size),
-                "prior_old": unit(size),
-                "posterior_old": unit(size),
-            }
+            size = shape.batch_size
+            return vaes.draw(generator, steps, task, size, replayed, latent, problem.dtype)
         if phase == "classifier":
             seen = hyper.replay_seen and hyper.order != "classifier_first"
-            y_replay = draws.labels(generator, task.seen if seen else learned, steps, size)
-            return {"y_replay": y_replay, "prior_replay": unit(size)}
+            among = draws.rehearsed(task, seen)
+            return {
+                "y_replay": draws.labels(generator, among, steps, replayed),
+                "prior_replay": draws.normal(
+                    generator, steps, replayed, latent, dtype=problem.dtype
+                ),
+            }
         return {}
 
     def sample(state, y, z):
-        x = generate(nets, state.vae, z, one_hot(y, problem.classes, z))
-        return x.unflatten(-1, problem.input_shape)
+        return vaes.generate(nets.vae, state.vae, z, y).unflatten(-1, problem.input_shape)
 
     return Method(
         init=init,
         schedule=schedule,
-        steps={"vae": vae_step, "classifier": classifier_step},
+        steps={
+            "vae": vaes.step(partial(vaes.loss, nets=nets.vae)),
+            "classifier": adam_step("classifier", partial(classifier_loss, nets=nets)),
+        },
         predict=lambda state, x: nets.classifier.apply(state.classifier, x.flatten(1)),
         begin_task=begin_task,
         draw=draw,

@@ -11,16 +11,16 @@ Differs from the source: steps of a fixed number, on minibatches drawn with repl
 
 from typing import NamedTuple
 
-import torch
 from torch.func import grad
 
 from trainables.engine.losses import cross_entropy
 from trainables.engine.method import Batch, Method, Params, Problem, Scalar
-from trainables.engine.nets import Net, mlp
+from trainables.engine.nets import Net, classifier
 from trainables.engine.optim import Moments, adam, moments
 
 
 class Shape(NamedTuple):  # static: trials are fused when these agree
+    network: str = "perceptron"  # or "convolutional", for images and feature maps
     hidden: int = 128
     layers: int = 1  # hidden layers
     batch_size: int = 64
@@ -46,8 +46,8 @@ def loss(params: Params, batch: Batch, hyper: Hyper, net: Net):
 
 
 def build(problem: Problem, shape: Shape) -> Method:
-    inputs = torch.Size(problem.input_shape).numel()
-    net = mlp([inputs, *[shape.hidden] * shape.layers, problem.classes], dtype=problem.dtype)
+    size = problem.input_shape
+    net = classifier(shape.network, problem, size, shape.hidden, shape.layers)
 
     def init(generator):
         params = net.init(generator)

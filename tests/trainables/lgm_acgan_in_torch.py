@@ -8,6 +8,7 @@ from torch.utils._pytree import tree_map
 
 from tests.conftest import F64, generator, tiny
 from trainables import lgm_acgan
+from trainables.engine.gan import Nets, State
 from trainables.engine.method import Batch, Method, Problem
 from trainables.engine.packs import in_lane
 
@@ -49,17 +50,17 @@ class Scene(NamedTuple):
 
     problem: Problem
     method: Method
-    nets: lgm_acgan.Nets
-    state: lgm_acgan.State
+    nets: Nets
+    state: State
     steps: list[tuple[str, Batch, dict[str, torch.Tensor]]]  # phase, minibatch, noise
 
     def first(self, phase: str) -> tuple[Batch, dict[str, torch.Tensor]]:
         return next(step[1:] for step in self.steps if step[0] == phase)
 
 
-def scene(stream, turns="DGc", t=1, shape=SHAPE) -> Scene:
-    method, problem = lgm_acgan.build(stream.problem, shape), stream.problem
-    task, hyper = stream.batch(t), lgm_acgan.Hyper()
+def scene(stream, turns="DGc", t=1, shape=SHAPE, variant=lgm_acgan) -> Scene:
+    method, problem = variant.build(stream.problem, shape), stream.problem
+    task, hyper = stream.batch(t), variant.Hyper()
     state = method.begin_task(
         method.init(generator(0)), method.init(generator(1)), task, lane(hyper)
     )
@@ -69,7 +70,7 @@ def scene(stream, turns="DGc", t=1, shape=SHAPE) -> Scene:
     for phase, i in zip(map(PLAYERS.get, turns), rows, strict=True):
         noise = tree_map(lambda leaf: leaf[0], method.draw(g, phase, 1, task, hyper))
         steps.append((phase, task._replace(x=task.x[i], y=task.y[i]), noise))
-    return Scene(problem, method, lgm_acgan.networks(problem, shape), state, steps)
+    return Scene(problem, method, variant.networks(problem, shape), state, steps)
 
 
 def lane(hyper):
@@ -147,10 +148,10 @@ def classifier_terms(params, state, batch, hyper, noise):
 TERMS_OF = {"critic": critic_terms, "generator": generator_terms, "classifier": classifier_terms}
 
 
-def in_plain_torch(at: Scene, hyper, without=()):
+def in_plain_torch(at: Scene, hyper, without=(), terms_of=None):
     """The players after the scene's steps, with ``torch.optim.Adam``.
 
-    A term named in ``without`` is not in the loss at all.
+    A term named in ``without`` is not in the loss at all; ``terms_of`` are another variant's.
     """
     leaves, optimizers = {}, {}
     for player in PLAYERS.values():
@@ -160,7 +161,7 @@ def in_plain_torch(at: Scene, hyper, without=()):
         optimizers[player] = torch.optim.Adam(params.values(), lr=lr, betas=(b1, b2))
     state = at.state._replace(**leaves)
     for phase, batch, noise in at.steps:
-        terms = TERMS_OF[phase](leaves[phase], state, batch, hyper, noise)
+        terms = (terms_of or TERMS_OF)[phase](leaves[phase], state, batch, hyper, noise)
         loss = total(hyper, {k: term for k, term in terms.items() if k not in without})
         params = list(leaves[phase].values())
         slopes = torch.autograd.grad(loss, params, allow_unused=True, materialize_grads=True)

@@ -28,7 +28,9 @@ from tests.trainables.lgm_acgan_in_torch import (
     total,
 )
 from trainables import lgm_acgan
+from trainables.engine import gan
 from trainables.engine.learn import learn
+from trainables.engine.losses import prototype_distance
 
 ORDERS = ("gan_first", "classifier_first", "interleaved")
 
@@ -47,10 +49,11 @@ def test_losses_and_gradients_are_those_of_plain_torch(scenario, request):
     hyper, nets, state = lane(HYPER), at.nets, at.state
 
     def ours(phase, batch, noise, params):
-        if phase == "critic":
-            fake = lgm_acgan.generate(nets, state.generator, noise["z_critic"], batch.y, 6)
-            return lgm_acgan.critic_loss(params, batch.x, fake, batch, hyper, noise["mix"], nets)
-        loss = {"generator": lgm_acgan.generator_loss, "classifier": lgm_acgan.classifier_loss}
+        loss = {
+            "critic": lgm_acgan.critic_loss,
+            "generator": lgm_acgan.generator_loss,
+            "classifier": gan.classifier_loss,
+        }
         return loss[phase](params, state, batch, hyper, noise, nets)
 
     for step in at.steps:
@@ -110,9 +113,8 @@ def test_every_term_is_logged_and_has_a_coefficient(middle):
 
 def alignment(at: Scene, params, frozen):
     batch, noise = at.first("generator")
-    classes = batch.learned.shape[-1]
-    replayed = lgm_acgan.generate(at.nets, params, noise["z_old"], noise["y_old"], classes)
-    return lgm_acgan.alignment(replayed, frozen, batch, noise, at.nets)
+    replayed = gan.generate(at.nets, params, noise["z_old"], noise["y_old"])
+    return gan.rehearsal(replayed, frozen, batch, noise, at.nets)
 
 
 def test_alignment_is_zero_right_after_the_snapshot_and_so_is_its_gradient(blobs):
@@ -161,7 +163,7 @@ def test_prototype_distance_is_zero_where_means_agree():
     prototypes = torch.randn(5, 3, generator=generator(0), dtype=F64)
     offset = torch.randn(2, 3, generator=generator(1), dtype=F64)
     fake = torch.cat([prototypes[[1, 4]] + offset, prototypes[[1, 4]] - offset])
-    distance = lgm_acgan.prototype_distance(fake, torch.tensor([1, 4, 1, 4]), prototypes)
+    distance = prototype_distance(fake, torch.tensor([1, 4, 1, 4]), prototypes)
     assert distance < 1e-30
 
 
@@ -173,7 +175,7 @@ def test_prototype_distance_counts_the_classes_that_are_there():
     elsewhere = prototypes.copy()
     elsewhere[[1, 2]] = 1e3  # absent classes
     for table in (prototypes, elsewhere):
-        ours = lgm_acgan.prototype_distance(*map(torch.tensor, (fake, y, table)))
+        ours = prototype_distance(*map(torch.tensor, (fake, y, table)))
         np.testing.assert_allclose(ours, expected, rtol=1e-12)
 
 
@@ -189,7 +191,7 @@ def test_current_logits_compete_with_replayed_classes_in_the_class_scenario(
     batch, noise = at.first("classifier")
 
     def replay(classifier):
-        loss = lgm_acgan.classifier_loss(classifier, at.state, batch, lane(HYPER), noise, at.nets)
+        loss = gan.classifier_loss(classifier, at.state, batch, lane(HYPER), noise, at.nets)
         return loss[1]["classifier_rehearsal"]
 
     slope = grad(replay)(at.state.classifier)["b1"]  # of the output layer: one a logit
@@ -344,8 +346,8 @@ def test_prototypes_are_the_class_means_of_the_current_task(blobs):
 def test_orders_are_what_their_names_say(order, turns):
     hyper = lgm_acgan.Hyper(order=order, gan_steps=7, classifier_steps=4, critic_steps=3)
     program = [(PLAYERS[turn], len(list(run))) for turn, run in itertools.groupby(turns)]
-    assert lgm_acgan.schedule(hyper, 0) == program
-    assert lgm_acgan.schedule(hyper, 3) == program
+    assert gan.schedule(hyper, 0) == program
+    assert gan.schedule(hyper, 3) == program
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -353,7 +355,7 @@ def test_orders_are_what_their_names_say(order, turns):
 @pytest.mark.parametrize("steps", [(30, 20), (20, 30), (25, 25), (11, 0), (0, 5), (0, 0)])
 def test_all_steps_are_taken_and_the_generator_follows_every_nth_of_the_critic(order, n, steps):
     hyper = lgm_acgan.Hyper(order, *steps, critic_steps=n)
-    program = lgm_acgan.schedule(hyper, 1)
+    program = gan.schedule(hyper, 1)
     assert all(count > 0 for _, count in program)
     phases = [phase for phase, count in program for _ in range(count)]
     assert (phases.count("critic"), phases.count("classifier")) == steps
@@ -365,7 +367,7 @@ def test_all_steps_are_taken_and_the_generator_follows_every_nth_of_the_critic(o
 
 def test_unknown_orders_raise():
     with pytest.raises(ValueError, match=r"'gan_first'.*got 'gan_last'"):
-        lgm_acgan.schedule(lgm_acgan.Hyper(order="gan_last"), 0)
+        gan.schedule(lgm_acgan.Hyper(order="gan_last"), 0)
 
 
 # ---- the whole -----------------------------------------------------------------------------------
@@ -397,7 +399,10 @@ def test_images_are_learned_like_their_pixels(blobs):
 
 
 def test_replay_keeps_what_fine_tuning_forgets(blobs):
-    stream, shape = first_tasks(blobs, 2), lgm_acgan.Shape(4, 32, 1, 32, 1, 32, 1, 16, 16)
+    stream, shape = (
+        first_tasks(blobs, 2),
+        lgm_acgan.Shape("perceptron", 4, 32, 1, 32, 1, 32, 1, 16, 16),
+    )
     hyper = lgm_acgan.Hyper(
         gan_steps=60,
         classifier_steps=60,

@@ -148,7 +148,7 @@ def test_its_memory_counts(blobs):
 
 
 def test_rehearsal_keeps_what_fine_tuning_forgets(blobs):
-    stream, shape = first_tasks(blobs, 2), lgm_memory.Shape(32, 1, 10, 16, 16)
+    stream, shape = first_tasks(blobs, 2), lgm_memory.Shape("perceptron", 32, 1, 10, 16, 16)
     hyper = lgm_memory.Hyper(classifier_steps=60, classifier_lr=1e-2)
     off = hyper._replace(classifier_rehearsal=0.0)
     with_memory, without = learn(

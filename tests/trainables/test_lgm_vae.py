@@ -1,5 +1,6 @@
 """LGM-VAE: its equations once more with ``torch.distributions`` and ``torch.optim``; its traps."""
 
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -13,6 +14,7 @@ from tests.conftest import EXACTLY, F64, first_tasks, generator, tiny
 from tests.trainables.lgm_acgan_in_torch import forward as perceptron
 from tests.trainables.lgm_acgan_in_torch import lane, masked_cross_entropy
 from trainables import lgm_vae
+from trainables.engine import vae as vaes
 from trainables.engine.learn import learn
 from trainables.engine.method import Batch, Method
 
@@ -155,12 +157,15 @@ def by_method(at: Scene, hyper):
 @pytest.mark.parametrize("scenario", ["blobs", "blobs_by_task"])
 def test_losses_and_gradients_are_those_of_plain_torch(scenario, request):
     at = scene(request.getfixturevalue(scenario))
-    losses = {"vae": lgm_vae.vae_loss, "classifier": lgm_vae.classifier_loss}
+    losses = {
+        "vae": partial(vaes.loss, nets=at.nets.vae),
+        "classifier": partial(lgm_vae.classifier_loss, nets=at.nets),
+    }
     for phase, batch, noise in at.steps:
         before = getattr(at.state, phase)
 
         def loss(params, phase=phase, batch=batch, noise=noise):
-            return losses[phase](params, at.state, batch, lane(HYPER), noise, at.nets)
+            return losses[phase](params, at.state, batch, lane(HYPER), noise)
 
         params = tree_map(lambda p: p.clone().requires_grad_(), before)
         expected = TERMS_OF[phase](params, at.state, batch, noise)
@@ -203,7 +208,7 @@ def test_nothing_has_drifted_right_after_the_snapshot(blobs):
     at = scene(blobs)
     begun = at.method.begin_task(at.state, at.state, blobs.batch(1), lane(HYPER))
     _, batch, noise = at.steps[0]
-    _, terms = lgm_vae.vae_loss(begun.vae, begun, batch, lane(HYPER), noise, at.nets)
+    _, terms = vaes.loss(begun.vae, begun, batch, lane(HYPER), noise, at.nets.vae)
     assert terms["encoder_rehearsal"] == terms["decoder_rehearsal"] == 0
 
 
@@ -215,7 +220,7 @@ def test_rehearsal_is_a_mean_per_element(size, blobs):
     for net, last, term in (("encoder", "b1", "encoder"), ("decoder", "b1", "decoder")):
         params = getattr(at.state.frozen, net)
         moved = at.state.frozen._replace(**{net: params | {last: params[last] + 0.3}})
-        _, terms = lgm_vae.vae_loss(moved, at.state, batch, lane(HYPER), noise, at.nets)
+        _, terms = vaes.loss(moved, at.state, batch, lane(HYPER), noise, at.nets.vae)
         expected = torch.tensor(0.09, dtype=F64)
         torch.testing.assert_close(terms[f"{term}_rehearsal"], expected)
 
@@ -256,14 +261,14 @@ def test_current_logits_compete_with_replayed_classes_in_the_class_scenario(
 
 def test_the_prior_starts_as_the_unit_gaussian_and_moves_only_if_it_is_learned(blobs):
     method = lgm_vae.build(blobs.problem, SHAPE)
-    state, codes = method.init(generator(0)), torch.eye(6, dtype=F64)
-    nets = lgm_vae.networks(blobs.problem, SHAPE)
-    assert not any(part.any() for part in lgm_vae.prior_of(nets, state.vae, codes))
+    state, y = method.init(generator(0)), torch.arange(6)
+    nets, like = lgm_vae.networks(blobs.problem, SHAPE).vae, torch.zeros(1, dtype=F64)
+    assert not any(part.any() for part in vaes.prior_of(nets, state.vae, y, like))
     for learned in (True, False):
         hyper = HYPER._replace(learn_prior=learned)
         at = scene(blobs, "V" * 5, hyper=hyper)
         moved, _ = by_method(at._replace(state=state), hyper)
-        prior = lgm_vae.prior_of(nets, moved.vae, codes)
+        prior = vaes.prior_of(nets, moved.vae, y, like)
         assert all(bool(part.any()) == learned for part in prior)
 
 
@@ -313,7 +318,7 @@ def test_images_are_learned_like_their_pixels(blobs):
 
 
 def test_replay_keeps_what_fine_tuning_forgets(blobs):
-    stream, shape = first_tasks(blobs, 2), lgm_vae.Shape(4, 32, 1, 32, 1, 16, 16)
+    stream, shape = first_tasks(blobs, 2), lgm_vae.Shape("perceptron", 4, 32, 1, 32, 1, 16, 16)
     hyper = lgm_vae.Hyper(
         order="vae_first", vae_steps=80, classifier_steps=120, vae_lr=1e-2, classifier_lr=1e-2
     )

@@ -102,6 +102,55 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
     return (norm - 1).square().mean()
 
 
+def alignment(now: Tensor, before: Tensor, learned: Tensor) -> Tensor:
+    """Mean squared drift of a network's outputs since the snapshot; zero in the first task.
+
+    Args:
+        now, before: ``(B, D)``, outputs of the network and of its snapshot for the same inputs.
+        learned: ``(C,)`` bool, classes of earlier tasks.
+
+    Source: replay alignment of MeRGAN, Wu et al., NeurIPS 2018, https://arxiv.org/abs/1809.02058,
+    which sums over the batch; here a mean over samples and dimensions.
+    """
+    return (now - before).square().mean() * learned.any()
+
+
+def prototype_distance(fake: Tensor, y: Tensor, prototypes: Tensor) -> Tensor:
+    """How far generated class means are from real ones.
+
+        mean_{k∈y} mean_d ( mean of class k in fake − x̄_k )²
+
+    Args:
+        fake: ``(B, D)``.
+        y: ``(B,)`` int64.
+        prototypes: ``(C, D)`` x̄; rows of classes that are not in ``y`` are not looked at.
+    """
+    means, counts = class_means(fake, y, len(prototypes))
+    present = (counts > 0).to(fake.dtype)
+    return ((means - prototypes).square().mean(-1) * present).sum() / present.sum()
+
+
+def confidence(logits: Tensor, classes: Tensor) -> Tensor:
+    """How far predictions are from the uniform distribution over some classes.
+
+        mean_i KL( p_i ‖ U ) = log n + mean_i Σ_k p_ik log p_ik
+
+    Args:
+        logits: ``(B, C)``.
+        classes: ``(C,)`` bool, n of them.
+
+    Returns:
+        A 0-dim tensor in [0, log n]; zero where all predictions are uniform.
+
+    Source: the Kullback-Leibler case of CIZSL, Elhoseiny & Elfeki, ICCV 2019,
+    https://arxiv.org/abs/1904.01109. The LGM code mixed up the examples of a batch, and took all
+    classes; here each example's own entropy counts, over the classes seen.
+    """
+    log_p = log_probs(logits, classes)
+    entropy = -torch.where(classes, log_p.exp() * log_p, 0.0).sum(-1)
+    return (classes.sum().to(logits.dtype).log() - entropy).mean()
+
+
 def class_means(x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Mean example of every class: ``((C, D) means, (C,) counts)``; zero where a class is empty."""
     member = (y[:, None] == torch.arange(classes, device=y.device)).to(x.dtype)  # (B, C)

@@ -33,6 +33,16 @@ class Problem(NamedTuple):
     attributes: Tensor | None = None  # (C, A) of each class, where a benchmark has them
     attributes_in: tuple[str, ...] = ()  # who is told them: "generator", "classifier"
 
+    @property
+    def codes(self) -> Tensor:
+        """``(C, K)``, what a generator is told of each class: its attributes, or one-hot.
+
+        A learned embedding of the class before a linear layer is the same function as one-hot.
+        """
+        if "generator" in self.attributes_in and self.attributes is not None:
+            return self.attributes
+        return torch.eye(self.classes, dtype=self.dtype)
+
 
 class Batch(NamedTuple):
     """Examples and the classes around them: a minibatch, or a whole task."""

@@ -1,7 +1,12 @@
-"""Networks as pairs of pure functions: ``init(generator) -> Params``, ``apply(params, x)``."""
+"""Networks as pairs of pure functions: ``init(generator) -> Params``, ``apply(params, x)``.
+
+``encoder`` and ``decoder`` read and write examples, as flat vectors ``(B, D)`` whatever their shape
+is: a perceptron takes them as they are, a convolutional network as images or feature maps.
+"""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -9,7 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from trainables.engine.method import Params
+from trainables.engine.errors import unknown
+from trainables.engine.method import Params, Problem
+
+NETWORKS = ("perceptron", "convolutional")
 
 
 class Net(NamedTuple):
@@ -36,8 +44,7 @@ def mlp(sizes: Sequence[int], *, slope: float = 0.0, dtype: torch.dtype = torch.
     def init(generator: torch.Generator) -> Params:
         params = {}
         for i, (a, b) in enumerate(pairwise(sizes)):
-            weight = torch.randn(a, b, generator=generator, dtype=dtype)
-            params[f"w{i}"] = weight * (2 / a) ** 0.5
+            params[f"w{i}"] = he(generator, (a, b), a, dtype)
             params[f"b{i}"] = torch.zeros(b, dtype=dtype)
         return params
 
@@ -52,11 +59,208 @@ def mlp(sizes: Sequence[int], *, slope: float = 0.0, dtype: torch.dtype = torch.
     return Net(init, apply)
 
 
+def he(generator: torch.Generator, shape: Sequence[int], fan_in: int, dtype: torch.dtype) -> Tensor:
+    """Weights from N(0, 2/fan_in)."""
+    return torch.randn(*shape, generator=generator, dtype=dtype) * (2 / fan_in) ** 0.5
+
+
+def convolutional(
+    shape: Sequence[int],
+    channels: Sequence[int],
+    outputs: int,
+    *,
+    condition: int = 0,
+    slope: float = 0.0,
+    dtype: torch.dtype = torch.float32,
+) -> Net:
+    """Convolutions that halve an image each, and a linear layer.
+
+    Args:
+        shape: (channels, height, width) of the images.
+        channels: of each convolution (3 × 3, stride 2, a leaky rectifier behind it).
+        outputs: of the linear layer.
+        condition: numbers that follow an image's in the input; they enter the linear layer.
+
+    Returns:
+        ``apply`` maps ``(B, C·H·W + condition)`` to ``(B, outputs)``; ``init`` as in ``mlp``.
+    """
+    sizes, inputs = halved(shape[1:], len(channels)), prod(shape)
+    last = mlp([channels[-1] * prod(sizes[-1]) + condition, outputs], dtype=dtype)
+
+    def init(generator: torch.Generator) -> Params:
+        params = {}
+        for i, (a, b) in enumerate(pairwise([shape[0], *channels])):
+            params[f"k{i}"] = he(generator, (b, a, 3, 3), 9 * a, dtype)
+            params[f"c{i}"] = torch.zeros(b, dtype=dtype)
+        return params | last.init(generator)
+
+    def apply(params: Params, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        image, told = x[:, :inputs].unflatten(1, tuple(shape)), x[:, inputs:]
+        for i in range(len(channels)):
+            image = F.conv2d(image, params[f"k{i}"], params[f"c{i}"], stride=2, padding=1)
+            image = F.leaky_relu(image, slope)
+        return last.apply(params, torch.cat([image.flatten(1), told], 1))
+
+    return Net(init, apply)
+
+
+def deconvolutional(
+    inputs: int,
+    channels: Sequence[int],
+    shape: Sequence[int],
+    *,
+    slope: float = 0.0,
+    dtype: torch.dtype = torch.float32,
+) -> Net:
+    """The way back: a linear layer, and transposed convolutions that double an image each.
+
+    Args:
+        inputs: of the linear layer.
+        channels: of the input of each transposed convolution (3 × 3, stride 2, a leaky rectifier
+            before it).
+        shape: (channels, height, width) of the images.
+
+    Returns:
+        ``apply`` maps ``(B, inputs)`` to ``(B, C·H·W)``; ``init`` as in ``mlp``.
+    """
+    sizes = halved(shape[1:], len(channels))[::-1]
+    first = mlp([inputs, channels[0] * prod(sizes[0])], dtype=dtype)
+
+    def init(generator: torch.Generator) -> Params:
+        params = first.init(generator)
+        for i, (a, b) in enumerate(pairwise([*channels, shape[0]])):
+            # Every output sees a quarter of the nine weights of each input channel.
+            params[f"k{i}"] = he(generator, (a, b, 3, 3), max(1, 9 * a // 4), dtype)
+            params[f"c{i}"] = torch.zeros(b, dtype=dtype)
+        return params
+
+    def apply(params: Params, z: Tensor) -> Tensor:
+        image = first.apply(params, z).unflatten(1, (channels[0], *sizes[0]))
+        for i, (small, large) in enumerate(pairwise(sizes)):
+            odd = [b - (2 * a - 1) for a, b in zip(small, large, strict=True)]
+            image = F.conv_transpose2d(
+                F.leaky_relu(image, slope), params[f"k{i}"], params[f"c{i}"],
+                stride=2, padding=1, output_padding=odd,
+            )  # fmt: skip
+        return image.flatten(1)
+
+    return Net(init, apply)
+
+
+def halved(size: Sequence[int], times: int) -> list[tuple[int, ...]]:
+    """Height and width before the first and after each of so many strides of 2."""
+    sizes = [tuple(size)]
+    for _ in range(times):
+        sizes.append(tuple(-(-n // 2) for n in sizes[-1]))
+    return sizes
+
+
+def encoder(
+    network: str,
+    shape: Sequence[int],
+    hidden: int,
+    layers: int,
+    outputs: int,
+    *,
+    condition: int = 0,
+    slope: float = 0.0,
+    dtype: torch.dtype = torch.float32,
+) -> Net:
+    """A network that reads examples: ``(B, D + condition)`` to ``(B, outputs)``.
+
+    Args:
+        network: "perceptron", or "convolutional": ``hidden`` channels in the last of its
+            convolutions, half as many in each one before.
+        shape: of an example.
+        hidden, layers: width and number of hidden layers.
+        condition: numbers that follow an example's in the input, a class's code say.
+
+    Raises:
+        ValueError: unknown network; a convolutional one for examples that are not (C, H, W).
+    """
+    if is_convolutional(network, shape, layers):
+        channels = [max(1, hidden >> (layers - 1 - i)) for i in range(layers)]
+        return convolutional(
+            shape, channels, outputs, condition=condition, slope=slope, dtype=dtype
+        )
+    sizes = [prod(shape) + condition, *[hidden] * layers, outputs]
+    return mlp(sizes, slope=slope, dtype=dtype)
+
+
+def decoder(
+    network: str,
+    inputs: int,
+    hidden: int,
+    layers: int,
+    shape: Sequence[int],
+    *,
+    slope: float = 0.0,
+    dtype: torch.dtype = torch.float32,
+) -> Net:
+    """A network that writes examples, ``(B, inputs)`` to ``(B, D)``; arguments as ``encoder``'s.
+
+    Its output is not squashed: features have no fixed range.
+    """
+    if is_convolutional(network, shape, layers):
+        channels = [max(1, hidden >> i) for i in range(layers)]
+        return deconvolutional(inputs, channels, shape, slope=slope, dtype=dtype)
+    return mlp([inputs, *[hidden] * layers, prod(shape)], slope=slope, dtype=dtype)
+
+
+def is_convolutional(network: str, shape: Sequence[int], layers: int) -> bool:
+    """Whether a network is one, and not a perceptron.
+
+    Raises:
+        ValueError: as ``encoder``.
+    """
+    if network not in NETWORKS:
+        raise unknown("network", network, NETWORKS)
+    if network == "convolutional" and (len(shape) != 3 or layers < 1):
+        raise ValueError(
+            "a convolutional network needs at least one hidden layer and examples of "
+            f"(channels, height, width), got {layers} and {tuple(shape)}: use network='perceptron'"
+        )
+    return network == "convolutional"
+
+
+def classifier(
+    network: str, problem: Problem, shape: Sequence[int], hidden: int, layers: int
+) -> Net:
+    """A classifier of examples ``(B, D)``: logits ``(B, C)``.
+
+    Where the classifier is told the classes' attributes, the weights of a class are a linear
+    function of them,
+
+        logit_k = ⟨h(x), W a_k + w⟩ + b_k
+
+    with h the last hidden layer: classes never seen have logits too.
+
+    Source: the attribute head of the LGM code (universome/class-norm, 2020).
+    """
+    dtype = problem.dtype
+    if "classifier" not in problem.attributes_in or problem.attributes is None:
+        return encoder(network, shape, hidden, layers, problem.classes, dtype=dtype)
+    attributes = problem.attributes
+    depth = layers if is_convolutional(network, shape, layers) else layers - 1
+    body = encoder(network, shape, hidden, depth, hidden, dtype=dtype)
+
+    def init(generator: torch.Generator) -> Params:
+        told = attributes.shape[1]  # numbers in a vector of length 1
+        head = {
+            "attribute": he(generator, (told, hidden), hidden, dtype),
+            "shared": torch.zeros(hidden, dtype=dtype),
+            "bias": torch.zeros(problem.classes, dtype=dtype),
+        }
+        return body.init(generator) | head
+
+    def apply(params: Params, x: Tensor) -> Tensor:
+        weights = attributes.to(x) @ params["attribute"] + params["shared"]  # (C, hidden)
+        return torch.addmm(params["bias"], F.relu(body.apply(params, x)), weights.T)
+
+    return Net(init, apply)
+
+
 def choose(condition: Tensor, yes, no):
     """The tree ``yes`` where a 0-dim condition holds, else ``no``."""
     return tree_map(lambda a, b: torch.where(condition, a, b), yes, no)
-
-
-def one_hot(y: Tensor, classes: int, like: Tensor) -> Tensor:
-    """``(B,)`` labels as ``(B, classes)`` codes, of another tensor's type and device."""
-    return torch.eye(classes, dtype=like.dtype, device=like.device)[y]

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from trainables.engine.method import Batch
+
 BLOCK = 32  # steps drawn at once; part of a trial's numbers, like its seed
 
 
@@ -30,6 +32,24 @@ def generator(seed: int, purpose: str, task: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(seed, purpose, task))
 
 
+def normal(generator: torch.Generator, *size: int, dtype: torch.dtype) -> Tensor:
+    """A sample of N(0, I)."""
+    return torch.randn(*size, generator=generator, dtype=dtype)
+
+
+def uniform(generator: torch.Generator, *size: int, dtype: torch.dtype) -> Tensor:
+    """Numbers in [0, 1)."""
+    return torch.rand(*size, generator=generator, dtype=dtype)
+
+
+def rehearsed(task: Batch, seen: bool = False) -> Tensor:
+    """``(C,)`` bool, the classes to rehearse: those learned before this task, or all seen.
+
+    Before the first task nothing was learned; its own classes are there then, to be weighed 0.
+    """
+    return task.seen if seen or not task.learned.any() else task.learned
+
+
 def labels(generator: torch.Generator, classes: Tensor, steps: int, size: int) -> Tensor:
     """Labels of generated batches, as balanced over the classes as ``size`` allows.
 
@@ -44,3 +64,22 @@ def labels(generator: torch.Generator, classes: Tensor, steps: int, size: int) -
     known = classes.nonzero()[:, 0]
     order = torch.rand(steps, len(known), generator=generator).argsort(-1)  # (S, n)
     return known[order[:, torch.arange(size) % len(known)]]
+
+
+def pairs(
+    generator: torch.Generator, classes: Tensor, steps: int, size: int
+) -> tuple[Tensor, Tensor]:
+    """Two different labels for each of B examples, at random; the same one where there is but one.
+
+    Args:
+        classes: ``(C,)`` bool, the classes to draw from, at least one.
+        steps, size: S batches of B pairs.
+
+    Returns:
+        Two ``(S, B)`` int64.
+    """
+    known = classes.nonzero()[:, 0]
+    n = len(known)
+    one = torch.randint(n, (steps, size), generator=generator)
+    apart = torch.randint(1, max(2, n), (steps, size), generator=generator)
+    return known[one], known[(one + apart) % n]

@@ -4,10 +4,12 @@ Parameters stay trees of tensors, as methods read them; an update works on one f
 a dozen operations on one tensor cost a tenth of a dozen operations on each of ten tensors.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.func import grad
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from trainables.engine.method import Hyper, Scalar, State
@@ -77,6 +79,21 @@ def adam_on(state: State, player: str, grads: Tree, hyper: Hyper) -> State:
     rates = (getattr(hyper, f"{player}_{name}") for name in ("lr", "beta1", "beta2"))
     params, past = adam(getattr(state, player), grads, getattr(state, f"{player}_moments"), *rates)
     return state._replace(**{player: params, f"{player}_moments": past})
+
+
+def adam_step(player: str, loss: Callable) -> Callable:
+    """A step of a method (``Method.steps``) that moves one player.
+
+    Args:
+        player: as for ``adam_on``.
+        loss: (the player's parameters, state, batch, hyper, noise) -> the loss, and its terms.
+    """
+
+    def step(state, batch, hyper, noise):
+        grads, terms = grad(loss, has_aux=True)(getattr(state, player), state, batch, hyper, noise)
+        return adam_on(state, player, grads, hyper), terms
+
+    return step
 
 
 def sgd(

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from tests.conftest import EXACTLY, F64, generator
-from trainables.engine.nets import choose, mlp, one_hot
+from trainables.engine.method import Problem
+from trainables.engine.nets import choose, classifier, decoder, encoder, halved, mlp
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.01, 0.2])
@@ -57,7 +58,92 @@ def test_choose_takes_one_tree_or_the_other(condition):
     torch.testing.assert_close(chosen, yes if condition else no, **EXACTLY)
 
 
-def test_one_hot_is_that_of_torch():
-    y = torch.tensor([3, 0, 3])
-    codes = one_hot(y, 5, torch.zeros(1, dtype=F64))
-    torch.testing.assert_close(codes, nn.functional.one_hot(y, 5).to(F64), **EXACTLY)
+# ---- images --------------------------------------------------------------------------------------
+
+SIZES = [(1, 8, 8), (3, 13, 14), (2, 5, 1)]
+
+
+def random_params(net, seed=1):
+    g = generator(seed)
+    return {k: torch.randn(p.shape, generator=g, dtype=F64) for k, p in net.init(g).items()}
+
+
+@pytest.mark.parametrize("shape", SIZES)
+@pytest.mark.parametrize("condition", [0, 4])
+def test_a_convolutional_encoder_is_that_of_torch(shape, condition):
+    net = encoder("convolutional", shape, 6, 2, 5, condition=condition, slope=0.2, dtype=F64)
+    params = random_params(net)
+    convolutions = []
+    for i, (a, b) in enumerate([(shape[0], 3), (3, 6)]):
+        layer = nn.Conv2d(a, b, 3, stride=2, padding=1, dtype=F64)
+        layer.load_state_dict({"weight": params[f"k{i}"], "bias": params[f"c{i}"]})
+        convolutions += [layer, nn.LeakyReLU(0.2)]
+    x = torch.randn(3, *shape, generator=generator(2), dtype=F64)
+    told = torch.randn(3, condition, generator=generator(3), dtype=F64)
+    features = torch.cat([nn.Sequential(*convolutions)(x).flatten(1), told], 1)
+    expected = nn.functional.linear(features, params["w0"].T, params["b0"])
+    found = net.apply(params, torch.cat([x.flatten(1), told], 1))
+    torch.testing.assert_close(found, expected.detach())
+
+
+@pytest.mark.parametrize("shape", SIZES)
+def test_a_convolutional_decoder_is_that_of_torch(shape):
+    net = decoder("convolutional", 5, 6, 2, shape, slope=0.2, dtype=F64)
+    params, sizes = random_params(net), halved(shape[1:], 2)
+    z = torch.randn(3, 5, generator=generator(2), dtype=F64)
+    image = nn.functional.linear(z, params["w0"].T, params["b0"]).reshape(3, 6, *sizes[2])
+    for i, (a, b, size) in enumerate([(6, 3, sizes[1]), (3, shape[0], sizes[0])]):
+        layer = nn.ConvTranspose2d(a, b, 3, stride=2, padding=1, dtype=F64)
+        layer.load_state_dict({"weight": params[f"k{i}"], "bias": params[f"c{i}"]})
+        image = layer(nn.functional.leaky_relu(image, 0.2), output_size=size)
+    assert image.shape[1:] == shape
+    torch.testing.assert_close(net.apply(params, z), image.detach().flatten(1))
+
+
+def test_convolutions_keep_the_size_of_a_signal():
+    """Initialisation after He: unit inputs give outputs of order one, layer after layer."""
+    shape, g = (4, 16, 16), generator(0)
+    reads = encoder("convolutional", shape, 64, 3, 50, dtype=F64)
+    writes = decoder("convolutional", 50, 64, 3, shape, dtype=F64)
+    x = torch.randn(20, 4 * 16 * 16, generator=g, dtype=F64)
+    out = reads.apply(reads.init(g), x)
+    assert 0.5 < out.std() < 3
+    assert 0.3 < writes.apply(writes.init(g), out).std() < 5
+
+
+@pytest.mark.parametrize(("network", "shape", "layers", "message"), [
+    ("convolutional", (64,), 2, "needs at least one hidden layer and examples of"),
+    ("convolutional", (1, 8, 8), 0, "needs at least one hidden layer"),
+    ("convolution", (1, 8, 8), 2, "unknown network 'convolution': did you mean 'convolutional'"),
+])  # fmt: skip
+def test_impossible_networks_are_refused(network, shape, layers, message):
+    with pytest.raises(ValueError, match=message):
+        encoder(network, shape, 8, layers, 3)
+    with pytest.raises(ValueError, match=message):
+        decoder(network, 3, 8, layers, shape)
+
+
+# ---- attributes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("network", ["perceptron", "convolutional"])
+def test_logits_are_products_with_linear_functions_of_the_attributes(network):
+    g = generator(0)
+    attributes = torch.randn(6, 4, generator=g, dtype=F64)
+    problem = Problem((1, 4, 4), 6, F64, attributes, ("classifier",))
+    net = classifier(network, problem, (1, 4, 4), 7, 1)
+    params, x = random_params(net), torch.randn(5, 16, generator=g, dtype=F64)
+    depth = 1 if network == "convolutional" else 0
+    body = encoder(network, (1, 4, 4), 7, depth, 7, dtype=F64)
+    hidden = body.apply(params, x).relu()
+    for k in range(6):
+        weights = attributes[k] @ params["attribute"] + params["shared"]
+        logit = hidden @ weights + params["bias"][k]
+        torch.testing.assert_close(net.apply(params, x)[:, k], logit)
+
+
+def test_a_class_that_is_told_to_others_only_has_logits_of_its_own():
+    attributes = torch.ones(6, 4, dtype=F64)
+    for told in ((), ("generator",)):
+        net = classifier("perceptron", Problem((8,), 6, F64, attributes, told), (8,), 7, 1)
+        assert net.init(generator(0))["w1"].shape == (7, 6)

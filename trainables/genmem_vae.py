@@ -1,0 +1,150 @@
+"""Generative memory with a VAE (GenMem-VAE), the ancestor of LGM-VAE: learn anew from memory.
+
+Two players on the features x of a fixed embedder: a conditional variational autoencoder with
+encoder q(z|x,y), decoder p(x|z,y) and prior p(z|y), all Gaussian, and a classifier c. At the start
+of a task both may be forgotten. What the old autoencoder knew (marked by a bar) comes back by
+rehearsal alone; x̄ is what it generates for classes ȳ ~ L of earlier tasks, z̄ a sample of its
+posterior q̄(z|x̄,ȳ). A task has autoencoder steps on
+
+    E mean_d (x̂ − x)²                                           reconstruction
+    + w1 E mean_d KL( q(z|x,y) ‖ p(z|y) )                       divergence              (1)
+    + w2 E mean_d ([μ, log σ²](x̄,ȳ) − [μ̄, log σ̄²](x̄,ȳ))²        encoder rehearsal       (2)
+    + w3 E mean_d (p(z̄,ȳ) − p̄(z̄,ȳ))²                           decoder rehearsal       (3)
+
+and then classifier steps on generated examples of all classes S seen, and on nothing else,
+
+    E_{y~S} CE(c(p(z,y)), y),  z ~ p(z|y)                       classifier              (4)
+
+with CE over all classes that compete. Where LGM-VAE rehearses, this one starts over.
+
+Source: I. Skorokhodov's GenMem code of November 2019 (universome/class-norm, commits a673393 to
+bb333a5); no paper. (1) Kingma & Welling 2014, Sohn et al. 2015.
+Differs from the source:
+- All terms are means over dimensions; the source summed (1) over them, so that its weight depended
+  on the size of z: its 0.01 is w1 = 0.01 Z here.
+- Steps are counted, not epochs; Adam rebuilt at each task, without weight decay; one hidden layer
+  and 128 units where the source has two and 512; class attributes where the platform is asked to.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+from trainables.engine import noise as draws
+from trainables.engine import vae as vaes
+from trainables.engine.losses import cross_entropy
+from trainables.engine.method import Batch, Method, Params, Problem, Scalar
+from trainables.engine.nets import Net, choose, classifier
+from trainables.engine.optim import Moments, adam_step, moments
+from trainables.engine.vae import Vae
+
+
+class Shape(NamedTuple):  # static: trials are fused when these agree
+    network: str = "perceptron"  # or "convolutional", for images and feature maps
+    latent: int = 32  # size of z
+    vae_hidden: int = 128  # of encoder, decoder and prior
+    vae_layers: int = 1
+    classifier_hidden: int = 128
+    classifier_layers: int = 1
+    batch_size: int = 64
+    replay_batch_size: int = 128  # of (2) and (3)
+    classifier_batch_size: int = 128  # of (4)
+
+
+class Hyper(NamedTuple):  # scalars: free to differ from lane to lane
+    vae_steps: Scalar = 400  # updates a task
+    classifier_steps: Scalar = 300
+    vae_lr: Scalar = 1e-3
+    vae_beta1: Scalar = 0.9
+    vae_beta2: Scalar = 0.999
+    classifier_lr: Scalar = 1e-3
+    classifier_beta1: Scalar = 0.9
+    classifier_beta2: Scalar = 0.999
+    divergence: Scalar = 0.32  # w1 >= 0, like all coefficients
+    encoder_rehearsal: Scalar = 1.0  # w2
+    decoder_rehearsal: Scalar = 1.0  # w3
+    learn_prior: Scalar = False
+    label_smoothing: Scalar = 0.0  # of the classifier's targets, in [0, 1)
+    reset_vae: Scalar = True  # forget the autoencoder at the start of a task
+    reset_classifier: Scalar = True
+
+
+class State(NamedTuple):
+    vae: Vae
+    classifier: Params  # c
+    frozen: Vae  # the autoencoder when the task began
+    vae_moments: Moments
+    classifier_moments: Moments
+
+
+class Nets(NamedTuple):
+    vae: vaes.Nets
+    classifier: Net
+
+
+def networks(problem: Problem, shape: Shape) -> Nets:
+    on, size = (shape.network, problem), problem.input_shape
+    return Nets(
+        vaes.networks(*on, size, shape.latent, shape.vae_hidden, shape.vae_layers),
+        classifier(*on, size, shape.classifier_hidden, shape.classifier_layers),
+    )
+
+
+def classifier_loss(params: Params, state: State, batch: Batch, hyper: Hyper, noise, nets: Nets):
+    """(4), and the same as the only term."""
+    y = noise["y"]
+    x = vaes.generate(nets.vae, state.vae, noise["prior"], y)
+    logits = nets.classifier.apply(params, x)
+    loss = cross_entropy(logits, y, batch.rivals[y], hyper.label_smoothing)
+    return loss, {"classifier": loss}
+
+
+def build(problem: Problem, shape: Shape) -> Method:
+    nets = networks(problem, shape)
+
+    def init(generator):
+        vae, c = vaes.init(nets.vae, generator), nets.classifier.init(generator)
+        return State(vae, c, vae, moments(vae), moments(c))
+
+    def begin_task(state, fresh, task, hyper):
+        return State(
+            vae=choose(hyper.reset_vae > 0, fresh.vae, state.vae),
+            classifier=choose(hyper.reset_classifier > 0, fresh.classifier, state.classifier),
+            frozen=state.vae,
+            vae_moments=fresh.vae_moments,
+            classifier_moments=fresh.classifier_moments,
+        )
+
+    def draw(generator, phase, steps, task, hyper):
+        dtype = problem.dtype
+        if phase == "vae":
+            sizes = shape.batch_size, shape.replay_batch_size, shape.latent
+            return vaes.draw(generator, steps, task, *sizes, dtype)
+        if phase == "classifier":
+            size = shape.classifier_batch_size
+            return {
+                "y": draws.labels(generator, task.seen, steps, size),
+                "prior": draws.normal(generator, steps, size, shape.latent, dtype=dtype),
+            }
+        return {}
+
+    def sample(state, y, z):
+        return vaes.generate(nets.vae, state.vae, z, y).unflatten(-1, problem.input_shape)
+
+    return Method(
+        init=init,
+        schedule=lambda hyper, t: [
+            ("vae", int(hyper.vae_steps)),
+            ("classifier", int(hyper.classifier_steps)),
+        ],
+        steps={
+            "vae": vaes.step(partial(vaes.loss, nets=nets.vae)),
+            "classifier": adam_step("classifier", partial(classifier_loss, nets=nets)),
+        },
+        predict=lambda state, x: nets.classifier.apply(state.classifier, x.flatten(1)),
+        begin_task=begin_task,
+        draw=draw,
+        sample=sample,
+        latent=shape.latent,
+        carried=lambda state: (state.vae, state.classifier),
+        batch_size=shape.batch_size,
+    )

@@ -85,6 +85,29 @@ def vae_terms(trial) -> dict:
     return config | flag(trial, "learn_prior")
 
 
+def lgm_vae(trial) -> dict:
+    """Turns, optimisers and terms of LGM-VAE.
+
+    ``replay_seen`` exists only where the autoencoder meets a task before the classifier does.
+    """
+    config = {
+        "order": trial.suggest_categorical(
+            "order", ["vae_first", "classifier_first", "interleaved"]
+        ),
+        # A task's budget, up to 8/5 of the authors' own.
+        "vae_steps": trial.suggest_int("vae_steps", 100, 400),
+        "classifier_steps": trial.suggest_int("classifier_steps", 100, 400),
+    }
+    config |= adam(trial, "vae") | adam(trial, "classifier")
+    config["vae_beta2"] = trial.suggest_categorical("vae_beta2", [0.9, 0.999])
+    config |= vae_terms(trial)
+    config |= coefficient(trial, "classifier_rehearsal", 0.1, 10.0)
+    if config["order"] != "classifier_first":
+        config |= flag(trial, "replay_seen")
+    config["label_smoothing"] = trial.suggest_float("label_smoothing", 0.0, 0.2)
+    return config | flag(trial, "reset_classifier")
+
+
 def shapes(trial, nets: tuple[str, ...], batches: tuple[str, ...], latent: bool = True) -> dict:
     """Widths, depths and batch sizes, opened by ``--search-shapes``.
 

@@ -30,12 +30,14 @@ from functools import partial
 from typing import NamedTuple
 
 from trainables.engine import noise as draws
-from trainables.engine import vae as vaes
+from trainables.engine import vae
 from trainables.engine.losses import cross_entropy
 from trainables.engine.method import Batch, Method, Params, Problem, Scalar
-from trainables.engine.nets import Net, choose, classifier
-from trainables.engine.optim import Moments, adam_step, moments
-from trainables.engine.vae import Vae
+from trainables.engine.nets import choose
+from trainables.engine.optim import adam_step
+from trainables.engine.vae import Nets, State
+
+__all__ = ["Hyper", "Shape", "State", "build"]
 
 
 class Shape(NamedTuple):  # static: trials are fused when these agree
@@ -68,83 +70,38 @@ class Hyper(NamedTuple):  # scalars: free to differ from lane to lane
     reset_classifier: Scalar = True
 
 
-class State(NamedTuple):
-    vae: Vae
-    classifier: Params  # c
-    frozen: Vae  # the autoencoder when the task began
-    vae_moments: Moments
-    classifier_moments: Moments
-
-
-class Nets(NamedTuple):
-    vae: vaes.Nets
-    classifier: Net
-
-
-def networks(problem: Problem, shape: Shape) -> Nets:
-    on, size = (shape.network, problem), problem.input_shape
-    return Nets(
-        vaes.networks(*on, size, shape.latent, shape.vae_hidden, shape.vae_layers),
-        classifier(*on, size, shape.classifier_hidden, shape.classifier_layers),
-    )
-
-
 def classifier_loss(params: Params, state: State, batch: Batch, hyper: Hyper, noise, nets: Nets):
     """(4), and the same as the only term."""
     y = noise["y"]
-    x = vaes.generate(nets.vae, state.vae, noise["prior"], y)
-    logits = nets.classifier.apply(params, x)
+    logits = nets.classifier.apply(params, vae.generate(nets, state.vae, noise["prior"], y))
     loss = cross_entropy(logits, y, batch.rivals[y], hyper.label_smoothing)
     return loss, {"classifier": loss}
 
 
 def build(problem: Problem, shape: Shape) -> Method:
-    nets = networks(problem, shape)
-
-    def init(generator):
-        vae, c = vaes.init(nets.vae, generator), nets.classifier.init(generator)
-        return State(vae, c, vae, moments(vae), moments(c))
+    nets = vae.networks(problem, shape)
+    lgm = vae.build(problem, shape, nets)
 
     def begin_task(state, fresh, task, hyper):
-        return State(
-            vae=choose(hyper.reset_vae > 0, fresh.vae, state.vae),
-            classifier=choose(hyper.reset_classifier > 0, fresh.classifier, state.classifier),
-            frozen=state.vae,
-            vae_moments=fresh.vae_moments,
-            classifier_moments=fresh.classifier_moments,
-        )
+        begun = lgm.begin_task(state, fresh, task, hyper)
+        return begun._replace(vae=choose(hyper.reset_vae > 0, fresh.vae, state.vae))
 
     def draw(generator, phase, steps, task, hyper):
-        dtype = problem.dtype
-        if phase == "vae":
-            sizes = shape.batch_size, shape.replay_batch_size, shape.latent
-            return vaes.draw(generator, steps, task, *sizes, dtype)
-        if phase == "classifier":
-            size = shape.classifier_batch_size
-            return {
-                "y": draws.labels(generator, task.seen, steps, size),
-                "prior": draws.normal(generator, steps, size, shape.latent, dtype=dtype),
-            }
-        return {}
+        if phase != "classifier":
+            return lgm.draw(generator, phase, steps, task, hyper)
+        size, dtype = shape.classifier_batch_size, problem.dtype
+        return {
+            "y": draws.labels(generator, task.seen, steps, size),
+            "prior": draws.normal(generator, steps, size, shape.latent, dtype=dtype),
+        }
 
-    def sample(state, y, z):
-        return vaes.generate(nets.vae, state.vae, z, y).unflatten(-1, problem.input_shape)
-
-    return Method(
-        init=init,
+    classifier_step = adam_step("classifier", partial(classifier_loss, nets=nets))
+    return lgm._replace(
         schedule=lambda hyper, t: [
             ("vae", int(hyper.vae_steps)),
             ("classifier", int(hyper.classifier_steps)),
         ],
-        steps={
-            "vae": vaes.step(partial(vaes.loss, nets=nets.vae)),
-            "classifier": adam_step("classifier", partial(classifier_loss, nets=nets)),
-        },
-        predict=lambda state, x: nets.classifier.apply(state.classifier, x.flatten(1)),
+        steps={**lgm.steps, "classifier": classifier_step},
         begin_task=begin_task,
         draw=draw,
-        sample=sample,
-        latent=shape.latent,
-        carried=lambda state: (state.vae, state.classifier),
-        batch_size=shape.batch_size,
     )

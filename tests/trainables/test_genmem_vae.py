@@ -28,10 +28,10 @@ def noise_of(method, phase, task):
 def test_the_classifier_learns_from_generated_examples_alone(scenario, request):
     stream = request.getfixturevalue(scenario)
     method, task = genmem_vae.build(stream.problem, SHAPE), stream.batch(1)
-    nets = genmem_vae.networks(stream.problem, SHAPE)
+    nets = vaes.networks(stream.problem, SHAPE)
     state, noise = method.init(generator(0)), noise_of(method, "classifier", task)
     y = noise["y"]
-    x = vaes.generate(nets.vae, state.vae, noise["prior"], y)
+    x = vaes.generate(nets, state.vae, noise["prior"], y)
     params = {k: p.clone().requires_grad_() for k, p in state.classifier.items()}
     adam = torch.optim.Adam(params.values(), lr=0.01, betas=(0.9, 0.99))
     loss = masked_cross_entropy(forward(params, x, 0.0), y, task.rivals[y], 0.1)
@@ -61,7 +61,7 @@ def test_what_is_forgotten_at_the_start_of_a_task(vae, classifier, method, blobs
 
 def test_the_autoencoder_rehearses_what_its_snapshot_generates(method, blobs):
     """The loss is LGM-VAE's; from a fresh start rehearsal pulls towards the snapshot."""
-    nets, task = genmem_vae.networks(blobs.problem, SHAPE).vae, blobs.batch(1)
+    nets, task = vaes.networks(blobs.problem, SHAPE), blobs.batch(1)
     old, fresh = method.init(generator(0)), method.init(generator(1))
     state = method.begin_task(old, fresh, task, lane(HYPER))
     hyper = HYPER._replace(vae_lr=0.01, decoder_rehearsal=100.0)
@@ -69,7 +69,7 @@ def test_the_autoencoder_rehearses_what_its_snapshot_generates(method, blobs):
 
     def drift(vae):
         noise = noise_of(method, "vae", task)
-        return vaes.loss(vae, state, batch, lane(hyper), noise, nets)[1]["decoder_rehearsal"]
+        return vaes.vae_loss(vae, state, batch, lane(hyper), noise, nets)[1]["decoder_rehearsal"]
 
     before, now = drift(state.vae), state
     for _ in range(100):

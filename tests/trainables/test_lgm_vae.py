@@ -41,8 +41,8 @@ class Scene(NamedTuple):
     """A lane in the middle of a task, some time after its snapshot, and its next steps."""
 
     method: Method
-    nets: lgm_vae.Nets
-    state: lgm_vae.State
+    nets: vaes.Nets
+    state: vaes.State
     steps: list[tuple[str, Batch, dict[str, torch.Tensor]]]  # phase, minibatch, noise
 
 
@@ -62,7 +62,7 @@ def scene(stream, turns="Vc", t=1, hyper=HYPER, shape=SHAPE) -> Scene:
     for turn, i in zip(turns, rows, strict=True):
         noise = tree_map(lambda leaf: leaf[0], method.draw(g, PHASES[turn], 1, task, hyper))
         steps.append((PHASES[turn], task._replace(x=task.x[i], y=task.y[i]), noise))
-    return Scene(method, lgm_vae.networks(stream.problem, shape), state, steps)
+    return Scene(method, vaes.networks(stream.problem, shape), state, steps)
 
 
 # ---- the method once more, in plain torch --------------------------------------------------------
@@ -158,8 +158,8 @@ def by_method(at: Scene, hyper):
 def test_losses_and_gradients_are_those_of_plain_torch(scenario, request):
     at = scene(request.getfixturevalue(scenario))
     losses = {
-        "vae": partial(vaes.loss, nets=at.nets.vae),
-        "classifier": partial(lgm_vae.classifier_loss, nets=at.nets),
+        "vae": partial(vaes.vae_loss, nets=at.nets),
+        "classifier": partial(vaes.classifier_loss, nets=at.nets),
     }
     for phase, batch, noise in at.steps:
         before = getattr(at.state, phase)
@@ -208,7 +208,7 @@ def test_nothing_has_drifted_right_after_the_snapshot(blobs):
     at = scene(blobs)
     begun = at.method.begin_task(at.state, at.state, blobs.batch(1), lane(HYPER))
     _, batch, noise = at.steps[0]
-    _, terms = vaes.loss(begun.vae, begun, batch, lane(HYPER), noise, at.nets.vae)
+    _, terms = vaes.vae_loss(begun.vae, begun, batch, lane(HYPER), noise, at.nets)
     assert terms["encoder_rehearsal"] == terms["decoder_rehearsal"] == 0
 
 
@@ -220,7 +220,7 @@ def test_rehearsal_is_a_mean_per_element(size, blobs):
     for net, last, term in (("encoder", "b1", "encoder"), ("decoder", "b1", "decoder")):
         params = getattr(at.state.frozen, net)
         moved = at.state.frozen._replace(**{net: params | {last: params[last] + 0.3}})
-        _, terms = vaes.loss(moved, at.state, batch, lane(HYPER), noise, at.nets.vae)
+        _, terms = vaes.vae_loss(moved, at.state, batch, lane(HYPER), noise, at.nets)
         expected = torch.tensor(0.09, dtype=F64)
         torch.testing.assert_close(terms[f"{term}_rehearsal"], expected)
 
@@ -247,7 +247,7 @@ def test_current_logits_compete_with_replayed_classes_in_the_class_scenario(
     _, batch, noise = at.steps[1]
 
     def replay(classifier):
-        loss = lgm_vae.classifier_loss(classifier, at.state, batch, lane(HYPER), noise, at.nets)
+        loss = vaes.classifier_loss(classifier, at.state, batch, lane(HYPER), noise, at.nets)
         return loss[1]["classifier_rehearsal"]
 
     slope = grad(replay)(at.state.classifier)["b1"]  # of the output layer: one a logit
@@ -262,7 +262,7 @@ def test_current_logits_compete_with_replayed_classes_in_the_class_scenario(
 def test_the_prior_starts_as_the_unit_gaussian_and_moves_only_if_it_is_learned(blobs):
     method = lgm_vae.build(blobs.problem, SHAPE)
     state, y = method.init(generator(0)), torch.arange(6)
-    nets, like = lgm_vae.networks(blobs.problem, SHAPE).vae, torch.zeros(1, dtype=F64)
+    nets, like = vaes.networks(blobs.problem, SHAPE), torch.zeros(1, dtype=F64)
     assert not any(part.any() for part in vaes.prior_of(nets, state.vae, y, like))
     for learned in (True, False):
         hyper = HYPER._replace(learn_prior=learned)
@@ -300,9 +300,9 @@ def test_the_start_of_a_task(reset, blobs):
 
 def test_orders():
     hyper = lgm_vae.Hyper(order="vae_first", vae_steps=3, classifier_steps=2)
-    assert lgm_vae.schedule(hyper, 0) == [("vae", 3), ("classifier", 2)]
+    assert vaes.schedule(hyper, 0) == [("vae", 3), ("classifier", 2)]
     with pytest.raises(ValueError, match=r"'vae_first', 'classifier_first' or 'interleaved'"):
-        lgm_vae.schedule(hyper._replace(order="gan_first"), 0)
+        vaes.schedule(hyper._replace(order="gan_first"), 0)
 
 
 def test_images_are_learned_like_their_pixels(blobs):

@@ -1,5 +1,7 @@
-"""A class-conditional variational autoencoder, and what keeps it from forgetting.
+"""Latent generative memory with a VAE: what its variants share.
 
+Two players on features x: a class-conditional variational autoencoder and a classifier c that
+rehearses what the autoencoder generates.
 Encoder q(z|x,y), decoder p(x|z,y) and prior p(z|y) are diagonal Gaussians (the decoder's mean
 matters alone); y enters as the class's code, one-hot or its attributes. The prior is a network of
 the code that starts as N(0, I).
@@ -7,7 +9,8 @@ the code that starts as N(0, I).
 Source: Kingma & Welling 2014, https://arxiv.org/abs/1312.6114; Sohn et al. 2015.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,10 +18,16 @@ from torch import Tensor
 from torch.func import grad
 
 from trainables.engine import noise as draws
-from trainables.engine.losses import alignment, gaussian_kl, weighted
-from trainables.engine.method import Batch, Hyper, Params, Problem
-from trainables.engine.nets import Net, decoder, encoder, mlp
-from trainables.engine.optim import adam_on
+from trainables.engine.losses import (
+    alignment,
+    gaussian_kl,
+    rehearsed_cross_entropy,
+    weighted,
+)
+from trainables.engine.method import Batch, Hyper, Method, Params, Problem, Shape
+from trainables.engine.nets import Net, choose, classifier, decoder, encoder, mlp
+from trainables.engine.optim import Moments, adam_on, adam_step, moments
+from trainables.engine.schedule import program
 
 
 class Vae(NamedTuple):
@@ -33,7 +42,16 @@ class Nets(NamedTuple):
     encoder: Net
     decoder: Net
     prior: Net
+    classifier: Net  # x -> C
     codes: Tensor  # (C, K), of the classes
+
+
+class State(NamedTuple):
+    vae: Vae
+    classifier: Params  # c
+    frozen: Vae  # the autoencoder when the task began
+    vae_moments: Moments
+    classifier_moments: Moments
 
 
 class Gaussian(NamedTuple):
@@ -45,21 +63,21 @@ class Gaussian(NamedTuple):
         return self.mean + unit * (0.5 * self.log_variance).exp()
 
 
-def networks(
-    network: str, problem: Problem, shape: tuple[int, ...], latent: int, hidden: int, layers: int
-) -> Nets:
-    """The networks of a VAE of examples of this shape; ``network`` as in ``nets.encoder``."""
-    codes, dtype = problem.codes, problem.dtype
-    told = codes.shape[1]
+def networks(problem: Problem, shape: Shape) -> Nets:
+    """``shape`` has ``network``, ``latent``, and width and depth of ``vae`` and ``classifier``."""
+    network, size, codes, z = shape.network, problem.input_shape, problem.codes, shape.latent
+    told, hidden, layers, dtype = codes.shape[1], shape.vae_hidden, shape.vae_layers, problem.dtype
+    c = shape.classifier_hidden, shape.classifier_layers
     return Nets(
-        encoder(network, shape, hidden, layers, 2 * latent, condition=told, dtype=dtype),
-        decoder(network, latent + told, hidden, layers, shape, dtype=dtype),
-        mlp([told, *[hidden] * layers, 2 * latent], dtype=dtype),
+        encoder(network, size, hidden, layers, 2 * z, condition=told, dtype=dtype),
+        decoder(network, z + told, hidden, layers, size, dtype=dtype),
+        mlp([told, *[hidden] * layers, 2 * z], dtype=dtype),
+        classifier(network, problem, size, *c),
         codes,
     )
 
 
-def init(nets: Nets, generator: torch.Generator) -> Vae:
+def fresh_vae(nets: Nets, generator: torch.Generator) -> Vae:
     """Fresh parameters, the prior N(0, I)."""
     parts = (net.init(generator) for net in (nets.encoder, nets.decoder, nets.prior))
     encoder, decoder, prior = parts
@@ -88,7 +106,7 @@ def generate(nets: Nets, vae: Vae, unit: Tensor, y: Tensor) -> Tensor:
     return decode(nets, vae, prior_of(nets, vae, y, unit).sample(unit), y)
 
 
-def loss(vae: Vae, state, batch: Batch, hyper: Hyper, noise, nets: Nets):
+def vae_loss(vae: Vae, state: State, batch: Batch, hyper: Hyper, noise, nets: Nets):
     """What a rehearsing VAE minimises: the sum of its terms, and these.
 
         E mean_d (x̂ − x)²                                           reconstruction
@@ -119,31 +137,94 @@ def loss(vae: Vae, state, batch: Batch, hyper: Hyper, noise, nets: Nets):
     return error + weighted(terms, hyper), {"reconstruction": error, **terms}
 
 
-def step(loss: Callable) -> Callable:
-    """A step of a method's player ``vae``; its prior moves with ``hyper.learn_prior`` only.
+def classifier_loss(params: Params, state: State, batch: Batch, hyper: Hyper, noise, nets: Nets):
+    """CE(c(x), y) + w E_{y~S or L} CE(c(p(z,y)), y), the latter zero in the first task."""
+    y = noise["y_replay"]
+    return rehearsed_cross_entropy(
+        lambda x: nets.classifier.apply(params, x), batch,
+        generate(nets, state.vae, noise["prior_replay"], y), y,
+        hyper.classifier_rehearsal, hyper.label_smoothing,
+    )  # fmt: skip
 
-    Args:
-        loss: as for ``optim.adam_step``.
-    """
 
-    def step(state, batch, hyper, noise):
+def build(problem: Problem, shape: Shape, nets: Nets) -> Method:
+    """LGM-VAE. ``shape`` has ``latent``, ``batch_size`` and ``replay_batch_size``."""
+
+    def init(generator):
+        vae, c = fresh_vae(nets, generator), nets.classifier.init(generator)
+        return State(vae, c, vae, moments(vae), moments(c))
+
+    def begin_task(state, fresh, task, hyper):
+        return State(
+            vae=state.vae,
+            classifier=choose(hyper.reset_classifier > 0, fresh.classifier, state.classifier),
+            frozen=state.vae,
+            vae_moments=fresh.vae_moments,
+            classifier_moments=fresh.classifier_moments,
+        )
+
+    def vae_step(state, batch, hyper, noise):
+        loss = partial(vae_loss, nets=nets)
         grads, terms = grad(loss, has_aux=True)(state.vae, state, batch, hyper, noise)
         kept = {name: slope * hyper.learn_prior for name, slope in grads.prior.items()}
         return adam_on(state, "vae", grads._replace(prior=kept), hyper), terms
 
-    return step
+    def sample(state, y, z):
+        return generate(nets, state.vae, z, y).unflatten(-1, problem.input_shape)
+
+    classifier_step = adam_step("classifier", partial(classifier_loss, nets=nets))
+    return Method(
+        init=init,
+        schedule=schedule,
+        steps={"vae": vae_step, "classifier": classifier_step},
+        predict=lambda state, x: nets.classifier.apply(state.classifier, x.flatten(1)),
+        begin_task=begin_task,
+        draw=partial(draw, shape=shape, dtype=problem.dtype),
+        sample=sample,
+        latent=shape.latent,
+        carried=lambda state: (state.vae, state.classifier),
+        batch_size=shape.batch_size,
+    )
 
 
-def draw(generator, steps: int, task: Batch, size: int, replayed: int, latent: int, dtype):
-    """Random numbers of ``loss`` for S steps on B examples and R replayed ones.
+def draw(
+    generator: torch.Generator,
+    phase: str,
+    steps: int,
+    task: Batch,
+    hyper: Hyper,
+    *,
+    shape: Shape,
+    dtype: torch.dtype,
+) -> Mapping[str, Tensor]:
+    """``Method.draw``.
 
-    Args:
-        size, replayed, latent: B, R and Z.
+    "Seen" classes are replayed to the classifier only by an autoencoder that has met them:
+    classifier-first tasks replay learned ones.
     """
-    unit = lambda size: draws.normal(generator, steps, size, latent, dtype=dtype)  # noqa: E731
-    return {
-        "posterior": unit(size),
-        "y_old": draws.labels(generator, draws.rehearsed(task), steps, replayed),
-        "prior_old": unit(replayed),
-        "posterior_old": unit(replayed),
-    }
+    replayed = shape.replay_batch_size
+    unit = lambda size: draws.normal(generator, steps, size, shape.latent, dtype=dtype)  # noqa: E731
+    if phase == "vae":
+        return {
+            "posterior": unit(shape.batch_size),
+            "y_old": draws.labels(generator, draws.rehearsed(task), steps, replayed),
+            "prior_old": unit(replayed),
+            "posterior_old": unit(replayed),
+        }
+    if phase == "classifier":
+        seen = hyper.replay_seen and hyper.order != "classifier_first"
+        among = draws.rehearsed(task, seen)
+        y_replay = draws.labels(generator, among, steps, replayed)
+        return {"y_replay": y_replay, "prior_replay": unit(replayed)}
+    return {}
+
+
+def schedule(hyper: Hyper, t: int) -> list[tuple[str, int]]:
+    """The steps of a task in the order that ``hyper.order`` names.
+
+    Raises:
+        ValueError: for an unknown order.
+    """
+    vae = [("vae",)] * int(hyper.vae_steps)
+    classifier = [("classifier",)] * int(hyper.classifier_steps)
+    return program(hyper.order, {"vae": vae, "classifier": classifier})

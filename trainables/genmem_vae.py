@@ -104,4 +104,5 @@ def build(problem: Problem, shape: Shape) -> Method:
         steps={**lgm.steps, "classifier": classifier_step},
         begin_task=begin_task,
         draw=draw,
+        classifier_loss=None,  # it sees no real examples
     )

@@ -196,6 +196,7 @@ def build(problem: Problem, shape: Shape) -> Method:
         begin_task=begin_task,
         draw=draw,
         sample=sample,
+        classifier_loss=None,  # the autoencoder is the embedder
         reconstruct=lambda state, x: picture(state, code(state, x)),
         carried=lambda state: (state.autoencoder, lgm.carried(state.memory)),
     )

@@ -103,11 +103,13 @@ def build(problem: Problem, shape: Shape) -> Method:
             "slot": draws.uniform(generator, steps, size, dtype=problem.dtype),
         }
 
+    loss = partial(classifier_loss, net=net)
     return Method(
         init=init,
         schedule=lambda hyper, t: [("classifier", int(hyper.classifier_steps))],
-        steps={"classifier": adam_step("classifier", partial(classifier_loss, net=net))},
-        predict=lambda state, x: net.apply(state.classifier, x),
+        steps={"classifier": adam_step("classifier", loss)},
+        classifier_loss=loss,
+        predict=lambda state, x: net.apply(state.classifier, x.flatten(1)),
         begin_task=begin_task,
         end_task=end_task,
         draw=draw,

@@ -174,6 +174,7 @@ def build(
         draw=partial(draw, shape=shape, problem=problem),
         sample=sample,
         latent=shape.latent,
+        classifier_loss=partial(classifier_loss, nets=nets),
         carried=lambda state: (state.generator, state.critic, state.classifier),
         batch_size=shape.batch_size,
     )

@@ -91,6 +91,13 @@ class Method(NamedTuple):
     latent: int = 0  # Z, of the z ~ N(0, I) that ``sample`` takes
     # (state, x (B, *input)) -> x̂ (B, *input), inside a lane; what an autoencoder makes of x.
     reconstruct: Callable[[State, Tensor], Tensor] | None = None
+    # (params, state, batch, hyper, noise) -> (loss, terms), inside a lane: what the step
+    # "classifier" descends in ``state.classifier``; an embedder trained in front of the method
+    # descends it too.
+    classifier_loss: Callable | None = None
+    # (state, x (B, *input)) -> (B, F), inside a lane: the features that ``sample`` makes, where an
+    # embedder stands in front of the method; else x itself.
+    features: Callable[[State, Tensor], Tensor] | None = None
     # The part of a state that outlives a task. Its bytes are the method's memory.
     carried: Callable[[State], Any] = lambda state: state
     batch_size: int = 64

@@ -98,8 +98,7 @@ def convolutional(
         x = x.flatten(1)
         image, told = x[:, :inputs].unflatten(1, tuple(shape)), x[:, inputs:]
         for i in range(len(channels)):
-            image = F.conv2d(image, params[f"k{i}"], params[f"c{i}"], stride=2, padding=1)
-            image = F.leaky_relu(image, slope)
+            image = F.leaky_relu(halve(image, params[f"k{i}"], params[f"c{i}"]), slope)
         return last.apply(params, torch.cat([image.flatten(1), told], 1))
 
     return Net(init, apply)
@@ -137,15 +136,31 @@ def deconvolutional(
 
     def apply(params: Params, z: Tensor) -> Tensor:
         image = first.apply(params, z).unflatten(1, (channels[0], *sizes[0]))
-        for i, (small, large) in enumerate(pairwise(sizes)):
-            odd = [b - (2 * a - 1) for a, b in zip(small, large, strict=True)]
-            image = F.conv_transpose2d(
-                F.leaky_relu(image, slope), params[f"k{i}"], params[f"c{i}"],
-                stride=2, padding=1, output_padding=odd,
-            )  # fmt: skip
+        for i, size in enumerate(sizes[1:]):
+            image = double(F.leaky_relu(image, slope), params[f"k{i}"], params[f"c{i}"], size)
         return image.flatten(1)
 
     return Net(init, apply)
+
+
+# Convolutions are written as products of matrices: every lane has weights of its own, and TorchScript
+# does not take the gradient of a convolution.
+WINDOW = {"kernel_size": 3, "stride": 2, "padding": 1}
+
+
+def halve(image: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    """``conv2d`` of stride 2: ``(B, C, H, W)`` by ``(O, C, 3, 3)`` to ``(B, O, ⌈H/2⌉, ⌈W/2⌉)``."""
+    height, width = halved(image.shape[2:], 1)[1]
+    windows = F.unfold(image, **WINDOW).transpose(1, 2)  # (B, h·w, 9 C)
+    rows = torch.addmm(bias, windows.flatten(0, 1), kernel.flatten(1).T)
+    return rows.unflatten(0, (len(image), height * width)).mT.unflatten(2, (height, width))
+
+
+def double(image: Tensor, kernel: Tensor, bias: Tensor, size: tuple[int, ...]) -> Tensor:
+    """``conv_transpose2d`` of stride 2: ``(B, C, h, w)``, ``(C, O, 3, 3)`` to ``(B, O, *size)``."""
+    rows = image.flatten(2).mT.flatten(0, 1) @ kernel.flatten(1)  # (B·h·w, 9 O)
+    windows = rows.unflatten(0, (len(image), -1)).mT
+    return F.fold(windows, size, **WINDOW) + bias[:, None, None]
 
 
 def halved(size: Sequence[int], times: int) -> list[tuple[int, ...]]:

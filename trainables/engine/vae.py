@@ -172,16 +172,17 @@ def build(problem: Problem, shape: Shape, nets: Nets) -> Method:
     def sample(state, y, z):
         return generate(nets, state.vae, z, y).unflatten(-1, problem.input_shape)
 
-    classifier_step = adam_step("classifier", partial(classifier_loss, nets=nets))
+    loss_of_classifier = partial(classifier_loss, nets=nets)
     return Method(
         init=init,
         schedule=schedule,
-        steps={"vae": vae_step, "classifier": classifier_step},
+        steps={"vae": vae_step, "classifier": adam_step("classifier", loss_of_classifier)},
         predict=lambda state, x: nets.classifier.apply(state.classifier, x.flatten(1)),
         begin_task=begin_task,
         draw=partial(draw, shape=shape, dtype=problem.dtype),
         sample=sample,
         latent=shape.latent,
+        classifier_loss=loss_of_classifier,
         carried=lambda state: (state.vae, state.classifier),
         batch_size=shape.batch_size,
     )

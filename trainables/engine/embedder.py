@@ -1,0 +1,217 @@
+"""A trainable embedder in front of any method that has a classifier: features that drift.
+
+``in_front_of(method)`` is the same method on features e(x) of a trunk e that the classifier's steps
+train along,
+
+    classifier's loss + w1 Σ_i F_i/F̄ (θ_i − θ̄_i)²               embedder_ewc            (1)
+                      + w2 Σ_i Ω_i/Ω̄ (θ_i − θ̄_i)²               embedder_mas            (2)
+
+with θ the trunk's parameters, θ̄ these at the end of the last task, F the Fisher information and Ω
+the sensitivity of the squared logits, both summed over the tasks learned; F̄ and Ω̄ are their means
+after the first task. All other players see the features and leave the trunk alone: what they
+remember is of the trunk as it was.
+
+Source: I. Skorokhodov's LGM code of 2020 (universome/class-norm, commits c700450 to 0e91223).
+(1) Kirkpatrick et al. 2017, (2) Aljundi et al. 2018.
+Differs from the sources:
+- F and Ω are computed at the end of a task, on its own examples, from the gradients of single
+  examples; the LGM code took the next task's, and gradients of batches.
+- Labels for F are drawn from the model's own predictions, among the classes that compete.
+- Weights are in units of the mean after the first task, so that they mean the same in networks of
+  all sizes (the LGM code scaled F to [0, 1] anew each time); there is no factor of 1/2, and no
+  dropout of F.
+- The trunk has one Adam of its own, with the usual moments.
+"""
+
+from collections import namedtuple
+from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import grad, vmap
+
+from trainables.engine.losses import log_probs
+from trainables.engine.method import Batch, Method, Params, Problem, Shape
+from trainables.engine.nets import Net, encoder
+from trainables.engine.optim import Moments, adam, flatten, moments
+
+TRAINABLE = "trainable"
+EXAMPLES = 256  # of a task, that importances are computed from
+SHAPE = {"embedder_hidden": 128, "embedder_layers": 1, "embedder_features": 64}
+HYPER = {"embedder_lr": 1e-3, "embedder_ewc": 0.0, "embedder_mas": 0.0}
+
+
+class State(NamedTuple):
+    embedder: Params  # θ
+    embedder_moments: Moments
+    anchor: Tensor  # (P,) θ̄
+    fisher: Tensor  # (P,) F
+    sensitivity: Tensor  # (P,) Ω
+    unit: Tensor  # (2,) F̄ and Ω̄
+    method: Any  # state of the method on the features
+
+
+def in_front_of(module: ModuleType | SimpleNamespace) -> SimpleNamespace:
+    """The method with a trunk: its ``Shape`` and ``Hyper`` with some more fields, and ``build``."""
+
+    def extended(kind, more: dict[str, Any]):
+        defaults = [*kind._field_defaults.values(), *more.values()]
+        return namedtuple(kind.__name__, [*kind._fields, *more], defaults=defaults)
+
+    return SimpleNamespace(
+        __name__=module.__name__,
+        Shape=extended(module.Shape, SHAPE),
+        Hyper=extended(module.Hyper, HYPER),
+        State=State,
+        build=lambda problem, shape: build(module, problem, shape),
+    )
+
+
+def trunk(problem: Problem, shape: Shape) -> Net:
+    """e: ``(B, D)`` -> ``(B, F)``, its features behind a ReLU. ``shape.network`` says of what."""
+    size, hidden, layers = problem.input_shape, shape.embedder_hidden, shape.embedder_layers
+    features = shape.embedder_features
+    net = encoder(shape.network, size, hidden, layers, features, dtype=problem.dtype)
+    return Net(net.init, lambda params, x: F.relu(net.apply(params, x.flatten(1))))
+
+
+def build(module: ModuleType | SimpleNamespace, problem: Problem, shape: Shape) -> Method:
+    """``module``'s method on the trunk's features.
+
+    Raises:
+        ValueError: if the method has no classifier that learns from real examples.
+    """
+    own = module.Shape(*(getattr(shape, field) for field in module.Shape._fields))
+    on_features = problem._replace(input_shape=(shape.embedder_features,))
+    method: Method = module.build(on_features, own._replace(network="perceptron"))
+    e, loss = trunk(problem, shape), method.classifier_loss
+    if loss is None:
+        raise ValueError(
+            f"{module.__name__} does not go with embedder '{TRAINABLE}': it has no classifier that "
+            "learns from real examples; use 'identity', 'base_task' or a torchvision network"
+        )
+
+    def init(generator):
+        params = e.init(generator)
+        flat = flatten(params)
+        zero = torch.zeros_like(flat)
+        inner = method.init(generator)
+        return State(params, moments(params), flat, zero, zero, flat.new_ones(2), inner)
+
+    def embedded(state: State, batch: Batch) -> Batch:
+        return batch._replace(x=e.apply(state.embedder, batch.x))
+
+    def begin_task(state, fresh, task, hyper):
+        inner = method.begin_task(state.method, fresh.method, embedded(state, task), hyper)
+        return state._replace(embedder_moments=fresh.embedder_moments, method=inner)
+
+    def on(step: Callable) -> Callable:
+        """A step of the method, on the features of the batch."""
+
+        def step_on_features(state, batch, hyper, noise):
+            inner, terms = step(state.method, embedded(state, batch), hyper, noise)
+            return state._replace(method=inner), terms
+
+        return step_on_features
+
+    def classifier_step(state, batch, hyper, noise):
+        def objective(params):
+            seen = batch._replace(x=e.apply(params, batch.x))
+            value, _ = loss(state.method.classifier, state.method, seen, hyper, noise)
+            terms = penalties(params, state)
+            held = sum(getattr(hyper, name) * term for name, term in terms.items())
+            return value + held, terms
+
+        grads, held = grad(objective, has_aux=True)(state.embedder)
+        after, terms = on(method.steps["classifier"])(state, batch, hyper, noise)
+        params, past = adam(state.embedder, grads, state.embedder_moments, hyper.embedder_lr)
+        return after._replace(embedder=params, embedder_moments=past), terms | held
+
+    def end_task(state, task, hyper, noise):
+        inner = method.end_task(state.method, embedded(state, task), hyper, noise["method"])
+        state = state._replace(method=inner)
+        rows = noise["order"].argsort()[:EXAMPLES]
+        fisher, sensitivity = importances(
+            lambda params, x: method.predict(state.method, e.apply(params, x)),
+            state.embedder, task._replace(x=task.x[rows], y=task.y[rows]), noise["label"][rows],
+        )  # fmt: skip
+        first = ~task.learned.any()
+        means = torch.stack([fisher.mean(), sensitivity.mean()]).clamp_min(1e-30)
+        return state._replace(
+            anchor=flatten(state.embedder),
+            fisher=state.fisher + fisher,
+            sensitivity=state.sensitivity + sensitivity,
+            unit=torch.where(first, means, state.unit),
+        )
+
+    def draw(generator, phase, steps, task, hyper):
+        drawn = method.draw(generator, phase, steps, task, hyper)
+        if phase != "end_task":
+            return drawn
+        n, dtype = len(task.y), problem.dtype
+        order = torch.rand(steps, n, generator=generator, dtype=dtype)
+        label = torch.rand(steps, n, generator=generator, dtype=dtype)
+        return {"method": drawn, "order": order, "label": label}
+
+    steps = {phase: on(step) for phase, step in method.steps.items()}
+    sample = method.sample
+    return method._replace(
+        init=init,
+        steps=steps | {"classifier": classifier_step},
+        predict=lambda state, x: method.predict(state.method, e.apply(state.embedder, x)),
+        begin_task=begin_task,
+        end_task=end_task,
+        draw=draw,
+        sample=sample and (lambda state, y, z: sample(state.method, y, z)),
+        classifier_loss=None,
+        features=lambda state, x: e.apply(state.embedder, x),
+        carried=lambda state: (*state[:1], *state[2:5], method.carried(state.method)),
+    )
+
+
+def penalties(params: Params, state: State) -> dict[str, Tensor]:
+    """(1) and (2), zero in the first task."""
+    moved = (flatten(params) - state.anchor).square()
+    fisher, sensitivity = state.unit
+    return {
+        "embedder_ewc": (state.fisher / fisher * moved).sum(),
+        "embedder_mas": (state.sensitivity / sensitivity * moved).sum(),
+    }
+
+
+def importances(
+    logits: Callable[[Params, Tensor], Tensor], params: Params, task: Batch, label: Tensor
+) -> tuple[Tensor, Tensor]:
+    """How much each parameter matters to a task, by the mean over N of its examples.
+
+        F = mean_n ( ∂ log p(k_n|x_n) )²,   k_n ~ p(·|x_n)       Fisher information
+        Ω = mean_n | ∂ Σ_k l_k(x_n)² |                           sensitivity
+
+    Args:
+        logits: (params, ``(B, *input)``) to ``(B, C)``.
+        params: P numbers in all.
+        task: the N examples; classes that compete with an example's are looked at alone.
+        label: ``(N,)``, uniform in [0, 1): draws k_n.
+
+    Returns:
+        ``(P,)`` each, in the order of ``optim.flatten``.
+    """
+    rivals = task.rivals[task.y]
+
+    def log_p(params, x, rival):
+        return log_probs(logits(params, x[None]), rival)[0]
+
+    def energy(params, x, rival):
+        return torch.where(rival, logits(params, x[None])[0], 0.0).square().sum()
+
+    p = vmap(log_p, (None, 0, 0))(params, task.x, rivals).exp()
+    drawn = (p.cumsum(-1) < label[:, None] * p.sum(-1, keepdim=True)).sum(-1)
+    drawn = drawn.clamp_max(p.shape[-1] - 1)
+    of_label = lambda q, x, rival, k: log_p(q, x, rival).gather(0, k[None])[0]  # noqa: E731
+    slopes = vmap(grad(of_label), (None, 0, 0, 0))(params, task.x, rivals, drawn)
+    fisher = flatten({k: v.square().mean(0) for k, v in slopes.items()})
+    slopes = vmap(grad(energy), (None, 0, 0))(params, task.x, rivals)
+    return fisher, flatten({k: v.abs().mean(0) for k, v in slopes.items()})

@@ -24,6 +24,7 @@ EXAMPLES = """examples:
   run_search.py --method lgm_acgan --trials 200    everything else has a default
   run_search.py --list                             methods, benchmarks, samplers, ...
   run_search.py --method lgm_acgan --show-space    what is searched, and between which values
+  run_search.py --method lgm_vae --metric cas      the best generator, not the best classifier
   run_search.py --method lgm_acgan --dry-run       check everything, show the plan, run nothing
   run_search.py --resume runs/lgm_acgan-split_digits --trials 300    go on, to 300 in all
 
@@ -286,7 +287,7 @@ def run(args) -> int:
     from analysis.log import RecordError
     from trainables.ray import settings
     from trainables.ray.cluster import ClusterError
-    from trainables.ray.study import stream_of_study
+    from trainables.ray.study import check_metric, stream_of_study
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     directory = None
@@ -294,7 +295,8 @@ def run(args) -> int:
         study, directory = resolve(args)
         try:
             stream = stream_of_study(study)
-        except ValueError as error:  # unknown benchmark or embedder, missing or damaged data
+            check_metric(study, stream.problem)
+        except ValueError as error:  # unknown benchmark or embedder, missing or damaged data, ...
             raise Usage(error) from error
         if args.dry_run:
             show_plan(study, directory, stream, console)

@@ -21,6 +21,7 @@ class Report(NamedTuple):
     accuracy: dict[str, list[float]]  # split -> A[task, :task + 1]
     examples: dict[str, list[int]]  # split -> n_j of the same tasks
     losses: dict[str, float]
+    quality: dict[str, dict[str, list[float]]]  # split -> measure -> a number for each task
 
 
 def report(event: dict[str, Any]) -> Report:
@@ -30,6 +31,7 @@ def report(event: dict[str, Any]) -> Report:
         ValueError: for an unknown split, rows that do not have ``task + 1`` entries, or numbers out
             of range.
     """
+    event = {"quality": {}} | event  # logs of schema 1 have none
     told = Report(**{name: event[name] for name in Report._fields})
     if not _counts(told[:3]):
         raise ValueError(f"expected trial_id, seed and task as ints >= 0, got {told[:3]}")
@@ -49,6 +51,17 @@ def report(event: dict[str, Any]) -> Report:
             raise ValueError(f"expected fractions of > 0 examples on {split}, got {row} of {sizes}")
     if not all(isinstance(value, int | float) for value in told.losses.values()):
         raise ValueError(f"expected numbers as losses, got {told.losses}")
+    if not told.quality.keys() <= told.accuracy.keys():
+        raise ValueError(
+            f"expected quality on splits of {list(told.accuracy)}, got {list(told.quality)}"
+        )
+    for measures in told.quality.values():
+        for name, row in measures.items():
+            numbers = [value for value in row if isinstance(value, int | float)]
+            if not len(numbers) == len(row) == told.task + 1:
+                raise ValueError(
+                    f"expected {told.task + 1} numbers as {name} after task {told.task}, got {row}"
+                )
     return told
 
 

@@ -1,4 +1,4 @@
-"""The record's schema: every column of the three Parquet files, in one place.
+"""The record's schema: every column of the four Parquet files, in one place.
 
 Each column's description travels in the metadata of its field, and ``SCHEMA_VERSION`` in that of
 each file. A change of a column's name, type or meaning raises the version.
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: quality.parquet
 VERSION_KEY = b"lgm_search.schema_version"
 FIRST_FINAL = 1_000_000  # trial_id of the first trial of the final phase
 
@@ -131,7 +131,30 @@ LOSSES = (
     ),
 )
 
-TABLES = {"trials": TRIALS, "accuracy": ACCURACY, "losses": LOSSES}
+QUALITY = (
+    Column("trial_id", INT, "The trial, as in trials.parquet.", required=True),
+    Column("seed", INT, "The trial's own seed.", required=True),
+    Column("split", TEXT, "'validation', or 'test' (final trials only).", required=True),
+    Column("after_task", INT, "The task just learned, from 0.", required=True),
+    Column("on_task", INT, "The task measured, from 0 to `after_task`.", required=True),
+    Column(
+        "measure",
+        TEXT,
+        "'cas': accuracy on real examples of a classifier trained on generated ones, a fraction;"
+        " 'nearest_distance': distance of generated examples to the nearest training example,"
+        " divided by that of real new ones (near 0: copies); 'reconstruction_error': mean squared"
+        " error, in squared units of the input.",
+        required=True,
+    ),
+    Column(
+        "value",
+        FLOAT,
+        "What was measured; NaN or infinite where a method made what is not finite.",
+        required=True,
+    ),
+)
+
+TABLES = {"trials": TRIALS, "accuracy": ACCURACY, "losses": LOSSES, "quality": QUALITY}
 
 
 def table(columns: Sequence[Column], values: Mapping[str, Any]) -> pa.Table:

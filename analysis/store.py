@@ -1,9 +1,10 @@
 """The record of a study: written by one process, valid at any moment, read by anyone.
 
 ``log.jsonl`` is the write-ahead log: one JSON object an event, appended before anything else
-happens. ``trials.parquet``, ``accuracy.parquet`` and ``losses.parquet`` are functions of the log;
-they are rebuilt whole and replaced atomically, so a reader never sees half a file and a killed
-writer loses nothing. What the log says last holds: a task or a trial reported twice is one.
+happens. ``trials.parquet``, ``accuracy.parquet``, ``losses.parquet`` and ``quality.parquet`` are
+functions of the log; they are rebuilt whole and replaced atomically, so a reader never sees half a
+file and a killed writer loses nothing. What the log says last holds: a task or a trial reported
+twice is one.
 """
 
 import math
@@ -31,6 +32,7 @@ class Tables(NamedTuple):
     trials: pd.DataFrame
     accuracy: pd.DataFrame
     losses: pd.DataFrame
+    quality: pd.DataFrame
 
 
 @dataclass
@@ -40,6 +42,7 @@ class _Walk:
     seed: int
     rows: dict[tuple[str, int], tuple[list[float], list[int]]] = field(default_factory=dict)
     losses: dict[int, dict[str, float]] = field(default_factory=dict)
+    quality: dict[tuple[str, int], dict[str, list[float]]] = field(default_factory=dict)
 
 
 class Record:
@@ -81,6 +84,7 @@ class Record:
         accuracy: Mapping[str, Sequence[float] | np.ndarray],
         examples: Mapping[str, Sequence[int] | np.ndarray],
         losses: Mapping[str, float] | None = None,
+        quality: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     ) -> None:
         """One trial learned one task, or was evaluated after it on one more split.
 
@@ -92,6 +96,8 @@ class Record:
                 be empty, where a trial diverged and only its losses are known.
             examples: split -> how many examples of each of these tasks were evaluated.
             losses: term -> mean over the task's steps; may be NaN or infinite.
+            quality: split -> measure (``trainables.engine.quality``) -> a number for each of these
+                tasks, which may be NaN or infinite. On splits that ``accuracy`` has.
 
         Raises:
             ValueError: for an unknown split, rows that do not have ``task + 1`` entries, or numbers
@@ -106,6 +112,7 @@ class Record:
             accuracy=accuracy,
             examples=examples,
             losses=losses or {},
+            quality=quality or {},
         )
         report = events.report(decode(line))  # checked first, and as a replay will read it
         self._log.append(line)
@@ -152,6 +159,13 @@ class Record:
         walk = self._walks.get(trial_id)
         return walk.rows.get((split, task)) if walk else None
 
+    def quality(
+        self, trial_id: int, task: int, split: str = "validation"
+    ) -> dict[str, list[float]]:
+        """What was measured of a trial's generator after a task, by measure; empty if nothing."""
+        walk = self._walks.get(trial_id)
+        return walk.quality.get((split, task), {}) if walk else {}
+
     def flush(self) -> None:
         """Bring the Parquet files up to date.
 
@@ -164,6 +178,7 @@ class Record:
         # Trials last: whoever finds a trial there finds its accuracies too.
         for name, build in (
             ("losses", self._losses),
+            ("quality", self._qualities),
             ("accuracy", self._accuracies),
             ("trials", self._finished),
         ):
@@ -225,6 +240,8 @@ class Record:
             walk = self._walks[report.trial_id] = _Walk(report.seed)
         for split, row in report.accuracy.items():
             walk.rows[split, report.task] = row, report.examples[split]
+        for split, measures in report.quality.items():
+            walk.quality[split, report.task] = measures
         if report.losses:
             walk.losses[report.task] = report.losses
         if trial := self._trials.get(report.trial_id):
@@ -257,18 +274,20 @@ class Record:
                     heads.append((trial_id, walk.seed, split, task))
                     cells += row
                     examples += sizes
-        trial_id, seed, split, task = _transposed(heads, 4)
-        times = np.array(task, dtype=np.int64) + 1
-        values = {
-            "trial_id": np.repeat(np.array(trial_id, dtype=np.int64), times),
-            "seed": np.repeat(np.array(seed, dtype=np.int64), times),
-            "split": np.repeat(np.array(split, dtype=object), times),
-            "after_task": np.repeat(times - 1, times),
-            "on_task": [on_task for after_task in task for on_task in range(after_task + 1)],
-            "accuracy": cells,
-            "examples": examples,
-        }
+        values = _row_cells(*_transposed(heads, 4)) | {"accuracy": cells, "examples": examples}
         return schema.table(schema.ACCURACY, values)
+
+    def _qualities(self) -> pa.Table:
+        heads, names, cells = [], [], []
+        for trial_id, walk in sorted(self._walks.items()):
+            learned = self._learned(trial_id)
+            for (split, task), measures in sorted(walk.quality.items()):
+                for name, row in measures.items() if task < learned else ():
+                    heads.append((trial_id, walk.seed, split, task))
+                    names += [name] * len(row)
+                    cells += row
+        values = _row_cells(*_transposed(heads, 4)) | {"measure": names, "value": cells}
+        return schema.table(schema.QUALITY, values)
 
     def _losses(self) -> pa.Table:
         heads, terms, means = [], [], []
@@ -291,13 +310,17 @@ class Record:
 
 
 def read(directory: Path | str) -> Tables:
-    """The three tables of a study, also while it runs.
+    """The four tables of a study, also while it runs.
+
+    A study of schema 1, when nothing was measured of generators, has no quality.parquet: that
+    table is empty then.
 
     Raises:
         RecordError: if a file is missing, damaged, or written by a newer lgm-search.
     """
     # Trials first: each is written after its accuracies.
-    return Tables(**{name: _read(Path(directory), name) for name in schema.TABLES})
+    tables = {name: _read(Path(directory), name) for name in schema.TABLES}
+    return Tables(**{name: table.to_pandas() for name, table in tables.items()})
 
 
 def matrix(
@@ -338,6 +361,20 @@ def _measure(walk: _Walk, tasks: int) -> dict[str, float | None]:
     return {name: None if math.isnan(value) else value for name, value in derived.items()}
 
 
+def _row_cells(
+    trial_id: Sequence[int], seed: Sequence[int], split: Sequence[str], task: Sequence[int]
+) -> dict[str, Any]:
+    """What names the cells of rows A[i, :i + 1], by column: one entry a row -> one a cell."""
+    times = np.array(task, dtype=np.int64) + 1
+    return {
+        "trial_id": np.repeat(np.array(trial_id, dtype=np.int64), times),
+        "seed": np.repeat(np.array(seed, dtype=np.int64), times),
+        "split": np.repeat(np.array(split, dtype=object), times),
+        "after_task": np.repeat(times - 1, times),
+        "on_task": [on_task for after_task in task for on_task in range(after_task + 1)],
+    }
+
+
 def _transposed(rows: list[tuple], width: int) -> list[tuple]:
     """Rows as columns, also where there are none."""
     return list(zip(*rows, strict=True)) or [()] * width
@@ -359,11 +396,13 @@ def _replace(path: Path, table: pa.Table) -> None:
         raise
 
 
-def _read(directory: Path, name: str) -> pd.DataFrame:
+def _read(directory: Path, name: str) -> pa.Table:
     path = directory / f"{name}.parquet"
+    if name == "quality" and not path.exists() and _version(_read(directory, "trials")) < 2:
+        return schema.table(schema.QUALITY, {column.name: [] for column in schema.QUALITY})
     try:
         table = pq.ParquetFile(path).read()
-        _check_version(path, int((table.schema.metadata or {})[schema.VERSION_KEY]))
+        _check_version(path, _version(table))
     except FileNotFoundError:
         raise RecordError(f"no record in {directory}: {path.name} is missing") from None
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
@@ -371,7 +410,11 @@ def _read(directory: Path, name: str) -> pd.DataFrame:
             f"{path} cannot be read as a record ({str(error).splitlines()[0]}): --resume"
             f" {directory} builds it anew from {LOG}"
         ) from error
-    return table.to_pandas()
+    return table
+
+
+def _version(table: pa.Table) -> int:
+    return int((table.schema.metadata or {})[schema.VERSION_KEY])
 
 
 def _check_version(path: Path, version: int) -> None:

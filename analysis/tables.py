@@ -24,6 +24,8 @@ CAPTION = (
     " mean ± 95 % interval of the mean over fresh seeds (Student's t)"
 )
 
+ABOUT_CAS = "; CAS: accuracy of a classifier trained on generated examples only"
+
 
 class Contender(NamedTuple):
     """What one row was measured to be: sequences hold one value a seed, in the same order."""
@@ -34,6 +36,7 @@ class Contender(NamedTuple):
     forgetting: Sequence[float]  # fractions in [-1, 1], on validation data; empty if undefined
     memory_bytes: Sequence[int]  # carried between tasks; the largest is shown
     seconds: Sequence[float]  # of training; the mean is shown
+    cas: Sequence[float] = ()  # fractions in [0, 1], on the test split; empty if undefined
 
 
 def final_table(rows: Sequence[Contender]) -> Table:
@@ -42,15 +45,15 @@ def final_table(rows: Sequence[Contender]) -> Table:
     Raises:
         ValueError: if a contender has no seed, other than equally many values, or one not finite.
     """
-    grid = [_cells(row) for row in rows]
+    header, *grid = _grid(rows)
     table = Table(
         title="Final comparison",
-        caption=CAPTION,
+        caption=_caption(rows),
         box=SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,
     )
-    for i, name in enumerate(HEADER):
+    for i, name in enumerate(header):
         # In a narrow terminal names and headers wrap, numbers do not.
         widest = max((len(cells[i]) for cells in grid), default=0)
         table.add_column(name, justify="right", min_width=widest) if i else table.add_column(name)
@@ -65,7 +68,7 @@ def final_markdown(rows: Sequence[Contender]) -> str:
     Raises:
         ValueError: as ``final_table``.
     """
-    grid = [HEADER, *([cell.replace("|", r"\|") for cell in _cells(row)] for row in rows)]
+    grid = [[cell.replace("|", r"\|") for cell in cells] for cells in _grid(rows)]
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = [
@@ -75,7 +78,7 @@ def final_markdown(rows: Sequence[Contender]) -> str:
         )
         for row in [grid[0], rule, *grid[1:]]
     ]
-    return "\n".join(f"| {line} |" for line in lines) + f"\n\n{CAPTION}\n"
+    return "\n".join(f"| {line} |" for line in lines) + f"\n\n{_caption(rows)}\n"
 
 
 def per_cent(values: Sequence[float]) -> str:
@@ -90,10 +93,23 @@ def per_cent(values: Sequence[float]) -> str:
     return f"{interval.mean:z.1f} ± {half}"
 
 
+def _caption(rows: Sequence[Contender]) -> str:
+    return CAPTION + ABOUT_CAS if any(len(row.cas) for row in rows) else CAPTION
+
+
+def _grid(rows: Sequence[Contender]) -> list[list[str]]:
+    """Header and cells; a column of CAS only if a contender generates."""
+    grid = [list(HEADER), *map(_cells, rows)]
+    if any(len(row.cas) for row in rows):
+        for cells, cas in zip(grid, ["CAS, %", *(per_cent(row.cas) for row in rows)], strict=True):
+            cells.insert(4, cas)
+    return grid
+
+
 def _cells(row: Contender) -> list[str]:
     seeds = len(row.joint_accuracy)
     lengths = {len(values) for values in (row.average_accuracy, row.memory_bytes, row.seconds)}
-    if not seeds or lengths != {seeds} or len(row.forgetting) not in (0, seeds):
+    if not seeds or lengths != {seeds} or not {len(row.forgetting), len(row.cas)} <= {0, seeds}:
         raise ValueError(f"expected one value a seed, at least one seed, of {row.name!r}")
     return [
         row.name,

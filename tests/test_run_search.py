@@ -103,6 +103,14 @@ def test_the_nearest_name_is_suggested(cli, tmp_path, option, typed, meant):
         (("--resume", "a", "--study-dir", "b"), "leave --study-dir out"),
         ((*GAUSSIAN, "--embedder", "resnet18"), "resnet18"),
         (
+            (*GAUSSIAN, "--metric", "cas"),
+            "the metric cas is of a method that generates, which sequential does not: choose",
+        ),
+        (
+            ("--method", "lgm_vae", "--metric", "explained_variance", "--dry-run"),
+            "explained_variance is of a method that reconstructs, which lgm_vae does not",
+        ),
+        (
             ("--method", "joint", "--benchmark", "split_digits_10", "--scenario", "task"),
             "one class a task",
         ),
@@ -190,6 +198,7 @@ def test_dry_run_shows_the_plan_and_leaves_nothing(cli, tmp_path):
                  "3 configurations and the default on 5 fresh seeds"):  # fmt: skip
         assert text in out
     assert [f.name for f in (tmp_path / "runs").iterdir()] == ["lgm_acgan-gaussian"]
+    assert "cas on validation data" in cli(*typed, "--metric", "cas")[1]
     assert "after no task" in cli(*typed, "--scheduler", "none")[1]
 
 

@@ -36,9 +36,9 @@ COLUMNS = {
 
 def learn(record, trial_id, tasks=3, seed=7, split="validation"):
     for t in range(tasks):
-        record.task(
-            trial_id, seed, t, {split: ROWS[t]}, {split: EXAMPLES[: t + 1]}, {"ce": 1.5 - t}
-        )
+        quality = {split: {"cas": ROWS[t], "reconstruction_error": [0.5 + t] * (t + 1)}}
+        examples, losses = {split: EXAMPLES[: t + 1]}, {"ce": 1.5 - t}
+        record.task(trial_id, seed, t, {split: ROWS[t]}, examples, losses, quality)
 
 
 def test_round_trip(tmp_path):
@@ -78,13 +78,18 @@ def test_round_trip(tmp_path):
         "term": "ce",
         "value": -0.5,
     }
+    assert len(tables.quality) == 12
+    last = {"trial_id": 0, "seed": 2**63 - 1, "split": "validation", "after_task": 2, "on_task": 1}
+    cas, error = tables.quality.to_dict("records")[7::3]
+    assert cas == last | {"measure": "cas", "value": 0.6}
+    assert error == last | {"measure": "reconstruction_error", "value": 2.5}
 
 
 def test_readers_need_nothing_of_ours(tmp_path):
     with Record(tmp_path, "s") as record:
         learn(record, 0)
         record.finish(0, {"lr": 0.1}, **COLUMNS)
-    for file, rows in zip(FILES, [1, 6, 3], strict=True):
+    for file, rows in zip(FILES, [1, 6, 3, 12], strict=True):
         by_duckdb = duckdb.read_parquet(str(tmp_path / file))
         by_pandas = pd.read_parquet(tmp_path / file)
         assert len(by_duckdb.fetchall()) == len(by_pandas) == rows
@@ -95,7 +100,7 @@ def test_readers_need_nothing_of_ours(tmp_path):
 
 def test_empty_record_is_readable(tmp_path):
     with Record(tmp_path, "s"):
-        assert [len(table) for table in read(tmp_path)] == [0, 0, 0]
+        assert [len(table) for table in read(tmp_path)] == [0, 0, 0, 0]
         assert duckdb.read_parquet(str(tmp_path / "trials.parquet")).fetchall() == []
 
 
@@ -103,7 +108,7 @@ def test_schema_travels_with_the_files(tmp_path):
     Record(tmp_path, "s").close()
     for name, columns in schema.TABLES.items():
         written = pq.read_schema(tmp_path / f"{name}.parquet")
-        assert written.metadata[schema.VERSION_KEY] == b"1"
+        assert written.metadata[schema.VERSION_KEY] == b"2"
         for column in columns:
             field = written.field(column.name)
             assert field.type == column.type
@@ -179,13 +184,16 @@ def test_config_columns_have_the_narrowest_type(tmp_path):
 def test_what_was_reported_last_holds(tmp_path):
     with Record(tmp_path, "s") as record:
         learn(record, 0)
-        record.task(0, 7, 1, {"validation": [0.1, 0.2]}, {"validation": [10, 30]}, {"ce": 9.0})
+        record.task(0, 7, 1, {"validation": [0.1, 0.2]}, {"validation": [10, 30]}, {"ce": 9.0},
+                    {"validation": {"cas": [0.3, 0.4]}})  # fmt: skip
         record.finish(0, {}, **COLUMNS, score=0.1)
         record.finish(0, {}, **COLUMNS, score=0.2)
     tables = read(tmp_path)
     assert tables.trials.score.tolist() == [0.2]
     assert tables.accuracy.accuracy.tolist() == [0.8, 0.1, 0.2, 0.5, 0.6, 1.0]
     assert tables.losses.value.tolist() == [1.5, 9.0, -0.5]
+    cas = tables.quality[tables.quality.measure == "cas"]
+    assert cas.value.tolist() == [0.8, 0.3, 0.4, 0.5, 0.6, 1.0]
 
 
 def test_test_split_comes_later_and_stands_beside(tmp_path):
@@ -194,10 +202,15 @@ def test_test_split_comes_later_and_stands_beside(tmp_path):
         learn(record, final)
         record.finish(final, {}, **COLUMNS | {"role": "final", "label": "default"})
         for t, row in enumerate(ROWS):
-            record.task(final, 7, t, {"test": row}, {"test": EXAMPLES[: t + 1]})
+            quality = {"test": {"cas": row}}
+            record.task(final, 7, t, {"test": row}, {"test": EXAMPLES[: t + 1]}, quality=quality)
         assert record.rows(final) == record.rows(final, "test") == ROWS
+        assert record.quality(final, 1, "test") == {"cas": ROWS[1]}
+        assert record.quality(final, 1)["cas"] == ROWS[1]
+        assert record.quality(final, 3) == record.quality(5, 0) == {}
     tables = read(tmp_path)
     assert tables.accuracy.split.value_counts().to_dict() == {"validation": 6, "test": 6}
+    assert tables.quality.split.value_counts().to_dict() == {"validation": 12, "test": 6}
     np.testing.assert_array_equal(*(matrix(tables.accuracy, final, s)[0] for s in schema.SPLITS))
     assert len(tables.losses) == 3
 
@@ -209,7 +222,7 @@ def test_tasks_beyond_those_learned_do_not_count(tmp_path):
         record.finish(0, {}, **COLUMNS | {"status": "stopped", "tasks_learned": 2})
         assert record.rows(0) == ROWS[:2]
         record.flush()
-        assert len(read(tmp_path).accuracy) == 3
+        assert (len(read(tmp_path).accuracy), len(read(tmp_path).quality)) == (3, 6)
         record.finish(0, {}, **COLUMNS)
         assert record.rows(0) == ROWS
 
@@ -234,7 +247,7 @@ def test_reopening_goes_on(tmp_path):
         assert record.trials() == trials
         assert record.rows(1) == ROWS[:2]
         assert record.rows(2) == []
-        assert len(read(tmp_path).accuracy) == 9
+        assert (len(read(tmp_path).accuracy), len(read(tmp_path).quality)) == (9, 18)
         record.finish(1, {}, **COLUMNS | {"tasks_learned": 2})
     assert read(tmp_path).trials.trial_id.tolist() == [0, 1]
 
@@ -292,6 +305,7 @@ def test_killed_writer_loses_nothing(tmp_path):
         assert left.trials.trial_id.tolist() == list(range(len(left.trials)))
         assert set(left.trials.trial_id) <= set(left.accuracy.trial_id)
         assert (left.accuracy.groupby("trial_id").size()[left.trials.trial_id] == 6).all()
+        assert (left.quality.groupby("trial_id").size()[left.trials.trial_id] == 12).all()
 
     with Record(tmp_path, "s") as record:
         finished = [trial["trial_id"] for trial in record.trials()]
@@ -379,6 +393,12 @@ def test_impossible_report_is_refused_and_not_written(tmp_path, task, accuracy, 
             record.task(0, 7, task, accuracy, examples)
         with pytest.raises(ValueError, match="numbers as losses"):
             record.task(0, 7, 0, {}, {}, {"ce": "low"})  # pyright: ignore
+        for row in ([0.5, 0.5], [], ["low"]):
+            with pytest.raises(ValueError, match=r"expected 1 numbers as cas after task 0"):
+                given: dict = {"validation": {"cas": row}}
+                record.task(0, 7, 0, {"validation": [1.0]}, {"validation": [10]}, quality=given)
+        with pytest.raises(ValueError, match=r"expected quality on splits of \[\], got \['test'\]"):
+            record.task(0, 7, 0, {}, {}, quality={"test": {"cas": [1.0]}})
         assert (tmp_path / "log.jsonl").read_bytes() == before
 
 
@@ -434,11 +454,36 @@ def test_unreadable_files_are_named(tmp_path):
         read(tmp_path)
 
 
+def test_a_record_of_schema_1_is_read_and_gone_on_with(tmp_path, monkeypatch):
+    """It has no quality.parquet, and no quality in its log."""
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "SCHEMA_VERSION", 1)
+        with Record(tmp_path, "s") as record:
+            for t, row in enumerate(ROWS):
+                record.task(0, 7, t, {"validation": row}, {"validation": EXAMPLES[: t + 1]})
+            record.finish(0, {}, **COLUMNS)
+    log, new = tmp_path / "log.jsonl", tmp_path / "quality.parquet"
+    log.write_bytes(log.read_bytes().replace(b', "quality": {}', b""))
+    assert b"quality" not in log.read_bytes()
+    new.unlink()
+    old = read(tmp_path)
+    assert len(old.accuracy) == 6 and old.quality.empty
+    assert list(old.quality) == [column.name for column in schema.QUALITY]
+
+    with Record(tmp_path, "s") as record:
+        assert record.rows(0) == ROWS and record.quality(0, 0) == {}
+        learn(record, 1)
+    assert read(tmp_path).quality.trial_id.tolist() == [1] * 12
+    new.unlink()  # of this schema, it has to be there
+    with pytest.raises(RecordError, match=r"no record in .*quality.parquet is missing"):
+        read(tmp_path)
+
+
 def test_newer_schema_is_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "SCHEMA_VERSION", 2)
+        patch.setattr(schema, "SCHEMA_VERSION", 3)
         Record(tmp_path, "s").close()
-    with pytest.raises(RecordError, match=r"schema 2, this one reads up to 1\): upgrade"):
+    with pytest.raises(RecordError, match=r"schema 3, this one reads up to 2\): upgrade"):
         read(tmp_path)
     with pytest.raises(RecordError, match=r"log.jsonl was written by a newer lgm-search"):
         Record(tmp_path, "s")

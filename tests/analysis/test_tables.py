@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from analysis.tables import CAPTION, Contender, final_markdown, final_table, per_cent
+from analysis.tables import ABOUT_CAS, CAPTION, Contender, final_markdown, final_table, per_cent
 
 ROWS = [
     Contender(
@@ -46,6 +46,18 @@ def test_markdown():
     ]
 
 
+def test_cas_has_a_column_where_a_contender_generates():
+    rows = [ROWS[0]._replace(cas=[0.5, 0.75]), ROWS[1]]
+    header, _, winner, floor, _, caption = final_markdown(rows).splitlines()
+    assert [cell.strip() for cell in header.split("|")][4:7] == ["forgetting, %", "CAS, %", "seeds"]
+    assert winner.split("|")[5].strip() == "62.5 ± 158.8"  # t(1) · 12.5
+    assert floor.split("|")[5].strip() == "n/a"
+    assert caption == CAPTION + ABOUT_CAS
+    text = io.StringIO()
+    Console(file=text, width=120).print(final_table(rows))
+    assert "CAS, %" in text.getvalue() and "62.5 ± 158.8" in text.getvalue()
+
+
 def test_terminal_shows_the_same_cells():
     shown = rendered(width=110)
     for line in final_markdown(ROWS).splitlines()[2:5]:
@@ -71,6 +83,7 @@ def test_table_fits_a_narrow_terminal():
         {"average_accuracy": [0.5]},
         {"seconds": []},
         {"forgetting": [0.1]},
+        {"cas": [0.1]},
     ],
 )
 def test_values_must_be_one_a_seed(change):

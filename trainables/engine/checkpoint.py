@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_unflatten
 
 from trainables.engine.method import State
@@ -16,7 +17,7 @@ FORMAT = "1"
 
 
 class CheckpointError(Exception):
-    """A checkpoint that cannot be used; the message says which file and why."""
+    """A file of tensors that cannot be used; the message says which one and why."""
 
 
 def save(path: Path, state: State, about: dict[str, Any]) -> None:
@@ -33,15 +34,24 @@ def save(path: Path, state: State, about: dict[str, Any]) -> None:
     named, _ = tree_flatten_with_path(state)
     # Tensors that share memory (a snapshot and its original) are refused by the format: copy.
     tensors = {keystr(key): leaf.detach().cpu().clone().contiguous() for key, leaf in named}
+    write(path, tensors, {"format": FORMAT, "about": json.dumps(about)})
+
+
+def write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write named tensors on the CPU, each with memory of its own, whole or not at all.
+
+    Raises:
+        CheckpointError: as ``save``.
+    """
     part = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, part, {"format": FORMAT, "about": json.dumps(about)})
+        save_file(tensors, part, metadata)
         part.replace(path)
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-        raise CheckpointError(f"cannot write checkpoint {path}: {error}") from error
+        raise CheckpointError(f"cannot write {path}: {error}") from error
 
 
 def load(path: Path, like: State) -> tuple[State, dict[str, Any]]:

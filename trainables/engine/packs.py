@@ -345,16 +345,15 @@ class Engine:
         stacked, rivals = stack(states), rivals.to(self.device)
         rows = []
         for split in splits:
-            hits = torch.zeros(len(states), device=self.device)
+            right = torch.zeros(len(states), device=self.device)
             parts = zip(
                 split.x.split(EVALUATED_AT_ONCE), split.y.split(EVALUATED_AT_ONCE), strict=True
             )
             for x, y in parts:
                 y = y.to(self.device)
                 logits = predict(stacked, x.to(self.device))  # (K, N, C)
-                answer = torch.where(rivals[y], logits, -torch.inf).argmax(-1)
-                hits += (answer == y).sum(-1)
-            rows.append(hits.double() / len(split.y))
+                right += hits(logits, y, rivals)
+            rows.append(right.double() / len(split.y))
         return torch.stack(rows, -1).cpu().numpy()
 
 
@@ -388,6 +387,21 @@ class Pack:
 def by_step(tensors: list[Tensor]) -> Sequence[Tensor]:
     """(steps, ...) of each lane -> (K, ...) of each step."""
     return torch.stack(tensors, 1).unbind(0)
+
+
+def hits(logits: Tensor, y: Tensor, rivals: Tensor) -> Tensor:
+    """How many examples are classified correctly, each among the logits that compete.
+
+    Args:
+        logits: ``(..., N, C)``.
+        y: ``(N,)`` int64.
+        rivals: ``(C, C)`` bool, as ``Batch.rivals``.
+
+    Returns:
+        ``(...)`` int64.
+    """
+    answer = torch.where(rivals[y], logits, -torch.inf).argmax(-1)
+    return (answer == y).sum(-1)
 
 
 def program_of(method: Method, hyper: Hyper, t: int) -> list[tuple[str, int]]:

@@ -26,6 +26,7 @@ from trainables import benchmarks
 from trainables.engine.checkpoint import CheckpointError
 from trainables.engine.packs import Engine, Seat
 from trainables.engine.widths import Cost, measure
+from trainables.ray import generated
 from trainables.ray.recorder import checkpoint_file
 from trainables.ray.trial import Plan, Trial, batch_of, stream_of
 
@@ -41,6 +42,7 @@ class Job(NamedTuple):
     trial: Trial
     file: Path
     answers: list[Future]
+    generated: dict[str, str] | None  # arguments of ``generated.keep``, if it is to be called
 
 
 class EngineActor:
@@ -72,7 +74,8 @@ class EngineActor:
         Args:
             config: of Tune's trial: ``number`` in the study, ``hyper`` (the method's
                 configuration), ``plan``, ``checkpoints`` (a folder) and, if it is not the one that
-                follows from the configuration, ``seed``.
+                follows from the configuration, ``seed``; and ``generated`` (``file``, ``label``) if
+                what it generates is to be kept.
 
         Returns:
             The trial's report. One that fails or diverges ends with ``failure`` and the reason; one
@@ -83,9 +86,9 @@ class EngineActor:
 
     async def walk(self, config: dict[str, Any]) -> dict[str, Any]:
         """Learn all tasks of a trial; its last state stays in its file."""
-        started = datetime.now(UTC)
-        while not (report := await self.learn(config))["done"]:
-            pass
+        unkept, started = {}, datetime.now(UTC)
+        while not (report := await self.learn(config) | unkept)["done"]:  # the first reason
+            unkept = {"unkept": report["unkept"]} if "unkept" in report else {}
         return report | {"started": started}
 
     async def measure(self, config: dict[str, Any], width: int) -> Cost:
@@ -100,9 +103,11 @@ class EngineActor:
         """Answer every call that is under way: nobody waits for it any more."""
         await self._order(self._quit)
 
-    async def test_row(self, config: dict[str, Any]) -> tuple[list[float], list[int]]:
-        """The last row of A on test data of a trial that has learned all tasks, and the examples
-        of each task."""
+    async def test_row(
+        self, config: dict[str, Any]
+    ) -> tuple[list[float], list[int], dict[str, list[float]]]:
+        """The last row of A on test data of a trial that has learned all tasks, the examples of
+        each task, and generator quality."""
         return await self._order(self._test_row, config)
 
     def __repr__(self) -> str:
@@ -169,7 +174,7 @@ class EngineActor:
             if job.trial is trial:  # Ray repeats a call whose answer it has not heard
                 job.answers.append(answer)
                 return
-        job = Job(number, trial, file, [answer])
+        job = Job(number, trial, file, [answer], config.get("generated"))
         if restored:
             self._answer(job, None)
             return
@@ -192,6 +197,11 @@ class EngineActor:
 
     def _report(self, job: Job, failure: str | None) -> dict[str, Any]:
         more, trial = {}, job.trial
+        try:  # before the trial is saved: one that goes on from its file has kept its samples
+            if failure is None and job.generated:
+                generated.keep(trial, **job.generated)
+        except CheckpointError as error:
+            more["unkept"] = str(error)
         try:
             if failure is None:
                 trial.save(job.file)
@@ -235,7 +245,8 @@ class EngineActor:
         trial = Trial(plan, config["hyper"], config.get("seed"))
         trial.restore(checkpoint_file(config["checkpoints"], config["number"]))
         splits = benchmarks.load_test(plan.benchmark, **plan.benchmark_options())
-        answer.set_result((trial.evaluate(splits), [len(split.y) for split in splits]))
+        sizes = [len(split.y) for split in splits]
+        answer.set_result((trial.evaluate(splits), sizes, trial.measure(splits)))
 
     def _show(self) -> None:
         """What ps and top show. With Ray's own function: Ray has moved the memory that the package

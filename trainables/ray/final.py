@@ -30,12 +30,14 @@ from analysis.store import Record
 from trainables.engine.noise import seed_of
 from trainables.ray.engine import describe
 from trainables.ray.engines import Engines
+from trainables.ray.names import OF_GENERATORS
 from trainables.ray.recorder import checkpoint_file, enter_tasks
 from trainables.ray.settings import Study, StudyError
 from trainables.ray.study import PROTOCOL, Session, columns, commit, plan_of, versions
 from trainables.ray.trial import stream_of
 
 FLOOR, CEILING = "sequential", "joint"
+AFTER_EACH = "validation_cas_after_each_task"
 LANES = 16  # an engine, at least: no suggestion waits for the results
 
 
@@ -54,6 +56,18 @@ class Contender(NamedTuple):
     @property
     def key(self) -> tuple[str, str]:
         return self.method, json.dumps(self.config, sort_keys=True)
+
+
+class OnTest(NamedTuple):
+    """What a rerun reaches on test data after the last task."""
+
+    accuracy: list[float]  # on each task
+    examples: list[int]  # of each task
+    quality: dict[str, list[float]]  # measure -> one a task
+
+    def joint(self, row: Sequence[float]) -> float:
+        """The mean of a row in which every example counts once."""
+        return float(np.average(row, weights=self.examples))
 
 
 class Rerun(NamedTuple):
@@ -124,6 +138,9 @@ def run(session: Session) -> tuple[list[tables.Contender], str]:
     shown = {"winner": winner, **shown}
     test, opened = open_test(session, shown, done)
     table, plain = comparison(shown, done, test, study.metric)
+    for label in ("winner", "default"):
+        if curve := cas_curve(record, [r for r in done if r.contender.key == shown[label].key]):
+            plain[label][AFTER_EACH] = curve
     best = write_best(study, directory, lineup, plain, scores, opened=bool(opened))
     return table, in_words(best, directory)
 
@@ -162,6 +179,9 @@ def train(session: Session, lineup: Sequence[Contender]) -> list[Rerun]:
         contender, seed = by_id[trial_id]
         if "unsaved" in report:  # no fault of the contender's
             raise StudyError(f"{report['unsaved']}: free space, then --resume {directory}")
+        if "unkept" in report and session.level != "quiet":
+            line = f"{report['unkept']}: samples of {contender.label} are missing, nothing else is"
+            session.console.print(line, soft_wrap=True, markup=False)
         report = {"seed": seed} | report
         enter_tasks(record, trial_id, report, examples)
         failure = report.get("failure")
@@ -173,7 +193,8 @@ def train(session: Session, lineup: Sequence[Contender]) -> list[Rerun]:
             seed=seed,
             status="failed" if failure else "completed",
             reason=failure,
-            score=None if failure else report[study.metric],
+            # Floor and ceiling have no score where the metric is of generators.
+            score=None if failure else report.get(study.metric),
             metric=study.metric,
             tasks_learned=report["tasks_learned"],
             seconds=report.get("seconds"),
@@ -197,8 +218,13 @@ def is_known(record: Record, row: dict[str, Any], directory: Path) -> bool:
 
 def config_of(session: Session, contender: Contender, seed: int, trial_id: int) -> dict[str, Any]:
     """What an engine needs to know of a rerun (``EngineActor.learn``)."""
-    plan = plan_of(session.study)._replace(method=contender.method)
-    return {
+    study = session.study
+    plan = plan_of(study)._replace(method=contender.method, quality=True)
+    kept = {}
+    if contender.method == study.method and seed == fresh_seeds(study)[0]:
+        file = session.directory.absolute() / "generated" / f"{trial_id}.safetensors"
+        kept = {"generated": {"file": str(file), "label": contender.label}}
+    return kept | {
         "number": trial_id,
         "hyper": contender.config,
         "seed": seed,
@@ -233,8 +259,8 @@ def walked(
 
 def open_test(
     session: Session, shown: dict[str, Contender], done: Sequence[Rerun]
-) -> tuple[dict[int, tuple[list[float], list[int]]], int]:
-    """Accuracy and examples of each task's test data, by trial_id, of the reruns to be shown.
+) -> tuple[dict[int, OnTest], int]:
+    """Results on test data, by trial_id, of the reruns to be shown.
 
     What was opened before is read from the record; also returns how many reruns were evaluated now.
     """
@@ -242,7 +268,11 @@ def open_test(
     keys = {c.key for c in shown.values()}
     chosen = [r for r in done if r.contender.key in keys and r.row["status"] == "completed"]
     last = len(stream_of(plan_of(session.study)).tasks) - 1
-    known = {r.trial_id: row for r in chosen if (row := record.row(r.trial_id, last, "test"))}
+    known = {
+        r.trial_id: OnTest(*row, record.quality(r.trial_id, last, "test"))
+        for r in chosen
+        if (row := record.row(r.trial_id, last, "test"))
+    }
     unopened = [r for r in chosen if r.trial_id not in known]
     futures = [
         actor.test_row.remote(config_of(session, r.contender, r.seed, r.trial_id))
@@ -253,27 +283,41 @@ def open_test(
     except RayError as error:
         reason = str(error).strip().splitlines()[-1]
         raise StudyError(f"the test data could not be evaluated: {reason}") from error
-    for rerun, (row, examples) in zip(unopened, rows, strict=True):
-        record.task(rerun.trial_id, rerun.seed, last, {"test": row}, {"test": examples})
-        known[rerun.trial_id] = row, examples
+    for rerun, row in zip(unopened, rows, strict=True):
+        found = known[rerun.trial_id] = OnTest(*row)
+        record.task(
+            rerun.trial_id,
+            rerun.seed,
+            last,
+            {"test": found.accuracy},
+            {"test": found.examples},
+            quality={"test": found.quality},
+        )
         state_file(session.directory, rerun.trial_id).unlink(missing_ok=True)
     record.flush()
     return known, len(unopened)
 
 
 def comparison(
-    shown: dict[str, Contender], done: Sequence[Rerun], test: dict[int, tuple], metric: str
+    shown: dict[str, Contender], done: Sequence[Rerun], test: dict[int, OnTest], metric: str
 ) -> tuple[list[tables.Contender], dict[str, dict[str, Any]]]:
     """Rows of the final table, and the same for ``best.yaml``.
 
-    A seed on which a contender diverged has accuracy 0, and no forgetting.
+    A seed on which a contender diverged has accuracy 0, CAS 0 where its method generates, and no
+    forgetting. A score that a method cannot have is left out.
     """
     rows, plain = [], {}
+    on_test = [(r.contender.method, test[r.trial_id]) for r in done if r.trial_id in test]
+    generate = {method for method, found in on_test if "cas" in found.quality}
+    generate -= {method for method, found in on_test if "cas" not in found.quality}
     for label, contender in shown.items():
         reruns = sorted((r for r in done if r.contender.key == contender.key), key=lambda r: r.seed)
         ended = [test.get(r.trial_id) for r in reruns]
-        joint = [0.0 if x is None else float(np.average(x[0], weights=x[1])) for x in ended]
-        average = [0.0 if x is None else float(np.mean(x[0])) for x in ended]
+        joint = [0.0 if x is None else x.joint(x.accuracy) for x in ended]
+        average = [0.0 if x is None else float(np.mean(x.accuracy)) for x in ended]
+        cas = []
+        if contender.method in generate:
+            cas = [0.0 if x is None else x.joint(x.quality["cas"]) for x in ended]
         kept = [r.row["forgetting"] for r in reruns]
         of_search = "" if contender.trial is None else f" (trial {contender.trial})"
         name = {FLOOR: f"{FLOOR} (floor)", CEILING: f"{CEILING} (ceiling)"}.get(label, label)
@@ -285,17 +329,40 @@ def comparison(
                 kept if None not in kept else [],
                 [r.row["memory_bytes"] or 0 for r in reruns],
                 [r.row["seconds"] or 0.0 for r in reruns],
+                cas,
             )
         )
+        seeds = [r.seed for r in reruns]
         plain[label] = {
             "method": contender.method,
             "trial": contender.trial,
             "config": contender.config,
             "test_joint_accuracy": as_dict(mean_interval(joint)),
-            f"validation_{metric}": as_dict(mean_interval([r.score for r in reruns])),
-            "per_seed_test_joint_accuracy": dict(zip([r.seed for r in reruns], joint, strict=True)),
+            "per_seed_test_joint_accuracy": dict(zip(seeds, joint, strict=True)),
         }
+        if metric not in OF_GENERATORS or label not in (FLOOR, CEILING):
+            scores = [r.score for r in reruns]
+            plain[label][f"validation_{metric}"] = as_dict(mean_interval(scores))
+        if cas:
+            plain[label]["test_cas"] = as_dict(mean_interval(cas))
+            plain[label]["per_seed_test_cas"] = dict(zip(seeds, cas, strict=True))
     return rows, plain
+
+
+def cas_curve(record: Record, reruns: Sequence[Rerun]) -> list[float]:
+    """CAS over the tasks seen, after each task, on validation data: mean over completed reruns.
+
+    Empty if the method does not generate.
+    """
+    curves = []
+    for rerun in (r for r in reruns if r.row["status"] == "completed"):
+        walk = [
+            OnTest(*row, record.quality(rerun.trial_id, t))
+            for t in range(rerun.row["tasks_learned"])
+            if (row := record.row(rerun.trial_id, t))
+        ]
+        curves.append([x.joint(x.quality["cas"]) for x in walk if "cas" in x.quality])
+    return np.mean(curves, 0).tolist() if curves and len({*map(len, curves)}) == 1 else []
 
 
 def as_dict(interval: Interval) -> dict[str, float | int]:
@@ -318,10 +385,9 @@ def write_best(
     path = directory / "best.yaml"
     before = yaml.safe_load(path.read_text()) if path.exists() else {}
     winner, default = plain["winner"], plain["default"]
-    seeds = winner["per_seed_test_joint_accuracy"]
-    gain = paired_difference(
-        list(seeds.values()), [default["per_seed_test_joint_accuracy"][s] for s in seeds]
-    )
+    judged = "cas" if study.metric == "cas" and "test_cas" in winner else "joint_accuracy"
+    seeds, others = (one[f"per_seed_test_{judged}"] for one in (winner, default))
+    gain = paired_difference(list(seeds.values()), [others[s] for s in seeds])
     best = {
         "study": study.name,
         "method": study.method,
@@ -332,6 +398,7 @@ def write_best(
         "trial": winner["trial"],
         "config": winner["config"],
         "test_opened": before.get("test_opened", 0) + opened,
+        "judged_by": f"test_{judged}",
         "gain_over_default": as_dict(gain),
         "comparison": plain,
         "candidates": {
@@ -361,9 +428,16 @@ def over_default(gain: Mapping[str, float]) -> str:
 
 def in_words(best: dict[str, Any], directory: Path) -> str:
     """The answer of a study in a few lines."""
-    gain, score = best["gain_over_default"], best["comparison"]["winner"]["test_joint_accuracy"]
-    reached = f"{score['mean']:.1%} joint accuracy on test data"
-    lines = [
+    gain, judged, compared = best["gain_over_default"], best["judged_by"], best["comparison"]
+    what = {"test_joint_accuracy": "joint accuracy", "test_cas": "CAS"}[judged]
+    reached = f"{compared['winner'][judged]['mean']:.1%} {what} on test data"
+    curves = [
+        f"{label} {' '.join(f'{100 * value:.1f}' for value in one[AFTER_EACH])}"
+        for label, one in compared.items()
+        if AFTER_EACH in one and (label != "winner" or best["trial"] is not None)
+    ]
+    lines = [f"CAS after each task (validation): {', '.join(curves)}"] if curves else []
+    lines += [
         f"Best: trial {best['trial']}, {reached}, {over_default(gain)}."
         if best["trial"] is not None
         else f"Best: the default, {reached}; nothing the search found beat it on validation data.",

@@ -3,4 +3,10 @@
 SCENARIOS = ("class", "task", "domain")
 SAMPLERS = ("tpe", "random", "gp", "cmaes", "qmc", "nsga2")
 SCHEDULERS = ("asha", "hyperband", "median", "none")
-METRICS = ("joint_accuracy", "average_accuracy", "average_incremental_accuracy")
+OF_GENERATORS = {"cas": "sample", "explained_variance": "reconstruct"}  # and what they ask for
+METRICS = (
+    "joint_accuracy",
+    "average_accuracy",
+    "average_incremental_accuracy",
+    *OF_GENERATORS,
+)

@@ -96,7 +96,7 @@ def enter_tasks(
     record: Record, number: int, report: Mapping[str, Any], examples: Sequence[int]
 ) -> None:
     """Write those tasks of a trial's history that the record does not hold yet."""
-    history = json.loads(report.get("history", '{"accuracy": [], "losses": []}'))
+    history = json.loads(report.get("history", '{"accuracy": [], "quality": [], "losses": []}'))
     rows = history["accuracy"]
     for t in range(len(record.rows(number)), len(rows)):
         record.task(
@@ -106,6 +106,7 @@ def enter_tasks(
             {"validation": rows[t]},
             {"validation": list(examples[: t + 1])},
             history["losses"][t],
+            {"validation": history["quality"][t]},
         )
     if len(history["losses"]) > len(rows):  # it diverged in the task after the last row
         record.task(number, report["seed"], len(rows), {}, {}, history["losses"][-1])

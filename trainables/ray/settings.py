@@ -2,8 +2,8 @@
 torch.
 
 A study's directory is self-contained: ``study.yaml`` (settings), ``study.journal`` (Optuna's
-trials), ``log.jsonl`` and three Parquet files (the record), ``checkpoints/``, ``tensorboard/``
-and, at the end, ``best.yaml``.
+trials), ``log.jsonl`` and four Parquet files (the record), ``checkpoints/``, ``tensorboard/``
+and, at the end, ``generated/`` and ``best.yaml``.
 """
 
 import contextlib

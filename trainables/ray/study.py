@@ -21,7 +21,9 @@ from analysis.log import RecordError
 from analysis.store import Record
 from trainables.benchmarks import Stream
 from trainables.engine import metrics
+from trainables.engine.method import Problem, configure
 from trainables.ray.engines import Engines, measured_lanes, most_lanes
+from trainables.ray.names import OF_GENERATORS
 from trainables.ray.recorder import Recorder
 from trainables.ray.scheduler import make_scheduler
 from trainables.ray.screen import Screen
@@ -62,6 +64,7 @@ def search(session: Session, dashboard: str | None, deadline: float | None = Non
     plan, stream = plan_of(study), stream_of_study(study)
     tasks = len(stream.tasks)
     checkpoints = str((directory / "checkpoints").absolute())
+    measured = plan._replace(quality=study.metric in OF_GENERATORS)
     try:
         searcher = StudySearcher(
             study.space(),
@@ -75,7 +78,7 @@ def search(session: Session, dashboard: str | None, deadline: float | None = Non
             seed=study.seed,
             first=[study.default()],
             batch=study.batch,
-            plan={"plan": plan._asdict(), "checkpoints": checkpoints},
+            plan={"plan": measured._asdict(), "checkpoints": checkpoints},
             deadline=deadline,
         )
     except ValueError as error:  # a damaged journal
@@ -185,6 +188,25 @@ def stream_of_study(study: Study) -> Stream:
         ValueError: for an unknown benchmark or embedder, or data that is missing or damaged.
     """
     return stream_of(plan_of(study))
+
+
+def check_metric(study: Study, problem: Problem) -> None:
+    """Whether the method has what the metric measures.
+
+    Raises:
+        ValueError: if it does not, in one line.
+    """
+    needed = OF_GENERATORS.get(study.metric)
+    if needed is None:
+        return
+    module = trainables.load(study.method)
+    shape, _ = configure(module, study.default())
+    if getattr(module.build(problem, shape), needed) is None:
+        does = {"sample": "generates", "reconstruct": "reconstructs"}[needed]
+        raise ValueError(
+            f"the metric {study.metric} is of a method that {does}, which {study.method} does not: "
+            "choose another --metric or --method"
+        )
 
 
 def rungs(study: Study, tasks: int) -> str:

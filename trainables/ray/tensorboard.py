@@ -8,8 +8,9 @@ from ray import tune
 from tensorboardX import SummaryWriter
 
 from trainables.engine import metrics
+from trainables.ray.names import OF_GENERATORS
 
-SCALARS = {*metrics.SUMMARY, "seconds", "memory_bytes"}
+SCALARS = {*metrics.SUMMARY, *OF_GENERATORS, "seconds", "memory_bytes"}
 
 
 class TensorBoard(tune.Callback):

@@ -11,7 +11,7 @@ import numpy as np
 
 import trainables
 from trainables import benchmarks
-from trainables.engine import checkpoint, metrics
+from trainables.engine import checkpoint, metrics, quality
 from trainables.engine.method import Batch, Shape, configure
 from trainables.engine.noise import trial_seed
 from trainables.engine.packs import Engine, Learned, Seat
@@ -27,6 +27,7 @@ class Plan(NamedTuple):
     data_dir: str | None = None
     embedder: str = "identity"
     device: str = "cpu"
+    quality: bool = False  # whether generators are measured after every task (engine.quality)
 
     def benchmark_options(self) -> dict[str, Any]:
         """What ``benchmarks.load`` and ``benchmarks.load_test`` need beside the name."""
@@ -62,7 +63,7 @@ class Trial:
     """A lane with its accuracy matrix, between tasks.
 
     Args:
-        plan: of the study.
+        plan: of the study, or of its final phase.
         config: a flat configuration of the method.
         seed: of the trial; by default a function of the study's seed and the configuration.
 
@@ -71,12 +72,14 @@ class Trial:
     """
 
     def __init__(self, plan: Plan, config: dict[str, Any], seed: int | None = None):
-        self.plan, self.config = plan, config
+        self.measured, self.config = plan.quality, config
+        self.plan = plan = plan._replace(quality=False)  # measured or not: the same data, engine
         self.seed = trial_seed(plan.seed, config) if seed is None else seed
         shape, hyper = configure(trainables.load(plan.method), config)
         self.stream, self.engine = stream_of(plan), engine_of(plan, shape)
         self.lane = self.engine.start(hyper, self.seed)
         self.rows: list[list[float]] = []  # row i of A, validation accuracy on tasks 0..i
+        self.quality: list[dict[str, list[float]]] = []  # with the rows: measure -> tasks 0..i
         self.losses: list[dict[str, float]] = []
         self.widths: list[float] = []  # of its packs, one a task
         self.seconds = 0.0  # its share of what its packs took, and its evaluation
@@ -106,14 +109,26 @@ class Trial:
         if learned.diverged is None:
             self.lane = self.lane._replace(state=learned.state)
             tasks = self.stream.tasks[: self.tasks_learned + 1]
-            self.rows.append(self.evaluate([task.validation for task in tasks]))
+            held_out = [task.validation for task in tasks]
+            self.rows.append(self.evaluate(held_out))
         self.seconds += learned.seconds + time.perf_counter() - started
+        if learned.diverged is None:
+            self.quality.append(self.measure(held_out) if self.measured else {})
         return learned.diverged
 
     def evaluate(self, splits) -> list[float]:
         """Accuracy on each split, among the logits that compete after the tasks learned so far."""
         rivals = self.stream.rivals(max(len(splits), self.tasks_learned) - 1)
         return self.engine.evaluate([self.lane.state], splits, rivals)[0].tolist()
+
+    def measure(self, splits) -> dict[str, list[float]]:
+        """Generator quality on each of these splits, one for each task learned."""
+        train = [task.train for task in self.stream.tasks[: len(splits)]]
+        masks = self.stream.seen(len(splits) - 1), self.stream.rivals(len(splits) - 1)
+        engine, state = self.engine, self.lane.state
+        return quality.measure(
+            engine.method, state, train, splits, *masks, self.seed, engine.device
+        )
 
     def memory_bytes(self) -> int:
         """What the method carries to the next task: weights and, where it keeps them, examples."""
@@ -126,7 +141,8 @@ class Trial:
     def report(self) -> dict[str, float | int | str]:
         """Flat scalars on the trial so far; metrics on validation data, fractions in [0, 1].
 
-        ``history`` is the whole record of the trial as JSON: rows of A and losses of every task.
+        ``history`` is the whole record of the trial as JSON: rows of A, generator quality and
+        losses of every task.
         """
         tasks = self.tasks_learned
         report = {
@@ -135,11 +151,15 @@ class Trial:
             "seconds": self.seconds,
             "memory_bytes": self.memory_bytes(),
             "lanes": round(sum(self.widths) / len(self.widths)) if self.widths else 1,
-            "history": json.dumps({"accuracy": self.rows, "losses": self.losses}),
+            "history": json.dumps(
+                {"accuracy": self.rows, "quality": self.quality, "losses": self.losses}
+            ),
         }
         if tasks:
-            sizes = [len(task.validation.y) for task in self.stream.tasks[:tasks]]
+            held_out = [task.validation for task in self.stream.tasks[:tasks]]
+            sizes = [len(split.y) for split in held_out]
             report |= metrics.summary(block(self.rows, tasks), sizes)
+            report |= quality.summary(self.quality[-1], held_out)
             report |= {f"acc/task_{j:02d}": a for j, a in enumerate(self.rows[-1])}
             report |= {f"loss/{term}": value for term, value in self.losses[-1].items()}
         return report
@@ -150,6 +170,7 @@ class Trial:
             "config": self.config,
             "seed": self.seed,
             "accuracy": self.rows,
+            "quality": self.quality,
             "losses": self.losses,
             "widths": self.widths,
             "seconds": self.seconds,
@@ -169,6 +190,7 @@ class Trial:
             )
         self.lane = self.lane._replace(state=state)
         self.rows, self.losses = about["accuracy"], about["losses"]
+        self.quality = about.get("quality", [{} for _ in self.rows])  # older files have none
         self.seconds, self.widths = about["seconds"], about["widths"]
 
 

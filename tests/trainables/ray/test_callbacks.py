@@ -32,10 +32,11 @@ def trial_of(number, folder="."):
 def report(tasks, done=False, seed=7, **more):
     rows = [[0.5 + 0.1 * i] * (i + 1) for i in range(tasks)]
     losses = [{"ce": 1.0 - 0.1 * i} for i in range(tasks)]
+    quality = [{"cas": row} for row in rows]
     return {
         "tasks_learned": tasks, "seed": seed, "seconds": 2.0 * tasks, "memory_bytes": 8,
         "joint_accuracy": 0.4 + 0.1 * tasks,
-        "history": json.dumps({"accuracy": rows, "losses": losses}),
+        "history": json.dumps({"accuracy": rows, "quality": quality, "losses": losses}),
         "acc/task_00": 0.5, "loss/ce": 0.9, "done": done, "training_iteration": 9, "pid": 3,
     } | more  # fmt: skip
 
@@ -102,7 +103,8 @@ def test_every_way_to_end_has_its_row(recorder, record, tmp_path):
     assert record.rows(1) == [[0.5], [0.6, 0.6]]
     record.flush()
     tables = read(tmp_path)
-    assert len(tables.trials) == 4 and len(tables.accuracy) == 6 + 3 + 1
+    assert len(tables.trials) == 4 and len(tables.accuracy) == len(tables.quality) == 6 + 3 + 1
+    assert tables.quality.value.tolist() == tables.accuracy.accuracy.tolist()
     assert tables.accuracy.examples.tolist()[:6] == [10, 10, 20, 10, 20, 30]
 
 

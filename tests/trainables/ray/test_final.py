@@ -19,7 +19,15 @@ from analysis.store import Record
 from trainables.engine.noise import trial_seed
 from trainables.ray import final
 from trainables.ray.engines import Engines
-from trainables.ray.final import Contender, Rerun, comparison, contenders, fresh_seeds, in_words
+from trainables.ray.final import (
+    Contender,
+    OnTest,
+    Rerun,
+    comparison,
+    contenders,
+    fresh_seeds,
+    in_words,
+)
 from trainables.ray.settings import Study, StudyError
 from trainables.ray.study import Session
 from trainables.ray.trial import Plan
@@ -81,8 +89,12 @@ WINNER = Contender("trial 3", "lgm_acgan", {"gan_steps": 3}, 3)
 OTHER = Contender("default", "lgm_acgan", {"gan_steps": 1})
 FLOOR = Contender("sequential", "sequential", {})
 SHOWN = {"winner": WINNER, "default": OTHER, "sequential": FLOOR}
-TEST = {0: ([1.0, 0.5], [10, 30]), 1: ([0.9, 0.9], [10, 30]), 3: ([0.5, 0.5], [10, 30])}
-TEST |= {4: ([0.3, 0.3], [10, 30]), 5: ([0.1, 0.1], [10, 30])}
+TEST = {
+    trial_id: OnTest(accuracy, [10, 30], {})
+    for trial_id, accuracy in {
+        0: [1.0, 0.5], 1: [0.9, 0.9], 3: [0.5, 0.5], 4: [0.3, 0.3], 5: [0.1, 0.1]
+    }.items()
+}  # fmt: skip
 
 
 def rerun(contender, trial_id, seed, score=0.5, forgetting: float | None = 0.1):
@@ -110,6 +122,70 @@ def test_comparison_pairs_seeds_and_counts_a_failed_one_as_nothing():
     assert winner["validation_joint_accuracy"]["mean"] == 0.5
     assert (winner["trial"], winner["config"]) == (3, {"gan_steps": 3})
     assert plain["default"]["validation_joint_accuracy"]["n"] == 2
+
+
+def with_cas(test, but=()):
+    """The same results of a method that generates, except the floor's."""
+    cas = {0: [0.6, 0.2], 1: [0.8, 0.4], 3: [0.4, 0.4]}
+    return {
+        k: one._replace(quality={"cas": cas[k]} if k in cas and k not in but else {})
+        for k, one in test.items()
+    }
+
+
+def test_cas_counts_every_example_once_and_a_failed_seed_as_nothing():
+    rows, plain = comparison(SHOWN, DONE, with_cas(TEST), "cas")
+    assert list(rows[0].cas) == pytest.approx([0.3, 0.5])
+    assert list(rows[1].cas) == pytest.approx([0.0, 0.4])
+    assert list(rows[2].cas) == []
+    assert plain["winner"]["test_cas"]["mean"] == pytest.approx(0.4)
+    assert plain["default"]["per_seed_test_cas"] == pytest.approx({10: 0.0, 20: 0.4})
+    assert "validation_cas" in plain["default"]
+    assert not {"test_cas", "validation_cas"} & set(plain["sequential"])
+
+
+def test_a_method_that_was_tested_before_cas_was_measured_has_none():
+    rows, plain = comparison(SHOWN, DONE, with_cas(TEST, but=[0]), "joint_accuracy")
+    assert not any(row.cas for row in rows)
+    assert not any("test_cas" in one for one in plain.values())
+
+
+def test_a_study_of_generators_is_judged_by_cas(tmp_path):
+    _, plain = comparison(SHOWN, DONE, with_cas(TEST), "cas")
+    scores = {"trial 3": [0.5, 0.5], "default": [0.0, 0.5]}
+    study = STUDY._replace(metric="cas")
+    best = final.write_best(study, tmp_path, [OTHER, WINNER], plain, scores, opened=True)
+    assert best["judged_by"] == "test_cas"
+    assert best["gain_over_default"]["mean"] == pytest.approx((0.3 + 0.1) / 2)
+    words = in_words(best, tmp_path)
+    assert words.startswith("Best: trial 3, 40.0% CAS on test data, +20.0 points over")
+    other = final.write_best(STUDY, tmp_path, [OTHER, WINNER], plain, scores, opened=True)
+    assert other["judged_by"] == "test_joint_accuracy"
+
+
+def test_cas_after_each_task_is_the_mean_of_completed_seeds(tmp_path):
+    examples = [10, 30]
+    rows = {7: [[1.0], [0.5, 0.9]], 8: [[0.8], [0.7, 0.3]]}  # J: 1, 0.8 and 0.8, 0.4
+    reruns = [rerun(WINNER, n, seed=n) for n in (7, 8, 9)]
+    for one in reruns:
+        one.row.update(status="completed" if one.trial_id in rows else "failed", tasks_learned=2)
+    with Record(tmp_path, "s") as record:
+        for n, walk in rows.items():
+            for t, row in enumerate(walk):
+                about = {"validation": [0.5] * (t + 1)}, {"validation": examples[: t + 1]}
+                record.task(n, n, t, *about, quality={"validation": {"cas": row}})
+        assert final.cas_curve(record, reruns) == pytest.approx([0.9, 0.6])
+        assert final.cas_curve(record, []) == []
+        record.task(8, 8, 1, {"validation": [0.5] * 2}, {"validation": examples},
+                    quality={"validation": {}})  # fmt: skip
+        assert final.cas_curve(record, reruns) == []  # a task of which it is not known
+    best = best_of(tmp_path, opened=True)
+    for label, curve in (("winner", [0.9, 0.6]), ("default", [0.5, 0.404])):
+        best["comparison"][label][final.AFTER_EACH] = curve
+    said = in_words(best, tmp_path).splitlines()[0]
+    assert said == "CAS after each task (validation): winner 90.0 60.0, default 50.0 40.4"
+    said = in_words(best | {"trial": None}, tmp_path).splitlines()[0]
+    assert said == "CAS after each task (validation): default 50.0 40.4"
 
 
 def best_of(folder, opened, shown=SHOWN):
@@ -258,7 +334,8 @@ def session(tmp_path):
 
 def report(config, **more):
     rows = [[0.25 * (i + 1)] * (i + 1) for i in range(TASKS)]
-    about = {"history": json.dumps({"accuracy": rows, "losses": [{"ce": 1.0}] * TASKS})}
+    history = {"accuracy": rows, "quality": [{}] * TASKS, "losses": [{"ce": 1.0}] * TASKS}
+    about = {"history": json.dumps(history)}
     about |= {"seed": config["seed"], "seconds": 2.0, "memory_bytes": 8, "joint_accuracy": 0.75}
     return about | {"tasks_learned": TASKS, "done": True, "lanes": 3} | more
 
@@ -303,6 +380,41 @@ def test_reruns_whose_state_waits_for_the_test_data_are_not_trained_again(sessio
     assert sorted(r.trial_id for r in second) == sorted(r.trial_id for r in first)
 
 
+def test_reruns_are_measured_and_one_of_each_contender_keeps_its_samples(session, fake_ray):
+    configs = []
+    one = session(lambda config: configs.append(config) or report(config))
+    final.train(one, [OTHER, WINNER, FLOOR])
+    assert all(Plan(**config["plan"]).quality for config in configs)
+    kept = {c["number"]: c["generated"] for c in configs if "generated" in c}
+    assert [about["label"] for about in kept.values()] == ["trial 3", "default"]
+    assert {c["seed"] for c in configs if "generated" in c} == {fresh_seeds(STUDY)[0]}
+    for number, about in kept.items():
+        assert about["file"] == str(one.directory / "generated" / f"{number}.safetensors")
+
+
+def test_samples_that_are_missing_are_said_in_one_line(session, fake_ray):
+    out = io.StringIO()
+
+    def answer(config):
+        lost = {"unkept": "cannot write x: disk full"} if "generated" in config else {}
+        return report(config, **lost)
+
+    one = session(answer)._replace(console=Console(file=out, width=200), level="normal")
+    assert len(final.train(one, [OTHER])) == 3
+    assert out.getvalue().splitlines()[1:] == [
+        "cannot write x: disk full: samples of default are missing, nothing else is"
+    ]
+
+
+def test_floor_and_ceiling_have_no_score_where_generators_are_searched(session, fake_ray):
+    study = STUDY._replace(metric="cas")
+    score = lambda c: {"cas": 0.5} if c["plan"]["method"] == "lgm_acgan" else {}  # noqa: E731
+    one = session(lambda config: report(config, **score(config)), study)
+    final.train(one, [OTHER, FLOOR])
+    scores = {row["method"]: row["score"] for row in one.record.trials()}
+    assert scores == {"lgm_acgan": 0.5, "sequential": None}
+
+
 def test_a_state_that_cannot_be_saved_ends_the_phase_in_one_line(session, fake_ray):
     one = session(lambda config: report(config, unsaved="cannot write checkpoint x: disk full"))
     with pytest.raises(StudyError, match=r"disk full: free space, then --resume ") as error:
@@ -325,7 +437,7 @@ def test_test_data_is_opened_once_for_those_that_are_shown(session, fake_ray):
 
     def row(config):
         asked.append((config["number"], config["seed"], config["plan"]["method"]))
-        return [0.5, 0.25, 1.0], [7, 7, 7]
+        return [0.5, 0.25, 1.0], [7, 7, 7], {}
 
     one = session(row)
     shown = {"winner": WINNER, "sequential": FLOOR}
@@ -333,7 +445,7 @@ def test_test_data_is_opened_once_for_those_that_are_shown(session, fake_ray):
     wanted = [r for r in done if r.contender != OTHER and r.row["status"] == "completed"]
     assert opened == len(wanted) == 5
     assert asked == [(r.trial_id, r.seed, r.contender.method) for r in wanted]
-    assert test == {r.trial_id: ([0.5, 0.25, 1.0], [7, 7, 7]) for r in wanted}
+    assert test == {r.trial_id: ([0.5, 0.25, 1.0], [7, 7, 7], {}) for r in wanted}
     for rerun in done:
         state = final.state_file(one.directory, rerun.trial_id)
         assert state.exists() == (rerun not in wanted)

@@ -194,10 +194,12 @@ def test_every_scheduler_that_is_offered_exists(name):
 
 def test_scenarios_and_metrics_are_those_of_benchmarks_and_engine():
     from trainables.benchmarks import SCENARIOS
+    from trainables.engine.method import Method
     from trainables.engine.metrics import SUMMARY
 
     assert set(names.SCENARIOS) == set(SCENARIOS)
-    assert set(names.METRICS) <= set(SUMMARY)
+    assert set(names.METRICS) - set(names.OF_GENERATORS) <= set(SUMMARY)
+    assert set(names.OF_GENERATORS.values()) <= set(Method._fields)
 
 
 def test_defaults_of_a_study_are_what_the_command_line_says():

@@ -9,7 +9,7 @@ import torch
 import search_spaces
 from tests.conftest import EXACTLY
 from trainables import sequential
-from trainables.engine import metrics
+from trainables.engine import checkpoint, metrics
 from trainables.engine.checkpoint import CheckpointError
 from trainables.engine.noise import trial_seed
 from trainables.ray.trial import Plan, Trial, batch_of, block, engine_of
@@ -82,10 +82,52 @@ def test_a_report_is_flat_scalars_by_the_documented_names(method):
         losses = {k: v for k, v in report.items() if k.startswith("loss/")}
         assert losses and losses == {f"loss/{k}": v for k, v in trial.losses[-1].items()}
         assert set(report) == about | set(measured) | set(accuracies) | set(losses)
-        assert json.loads(report["history"]) == {"accuracy": trial.rows, "losses": trial.losses}
+        assert json.loads(report["history"]) == {
+            "accuracy": trial.rows, "quality": [{}] * tasks, "losses": trial.losses
+        }  # fmt: skip
     assert {"joint_accuracy", "average_accuracy", "forgetting", "retained_accuracy"} <= set(report)
     # One validation part is as large as another here: joint accuracy is the mean of the last row.
     assert report["joint_accuracy"] == pytest.approx(np.mean(trial.rows[-1]))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_measured_trial_has_the_numbers_of_another_and_measures(method, tmp_path):
+    config, file = quick(method), tmp_path / "trial.safetensors"
+    other, trial = Trial(plan(method), config), Trial(plan(method, quality=True), config)
+    assert trial.engine is other.engine and trial.stream is other.stream
+    names = {"cas", "nearest_distance"} if trial.engine.method.sample else set()
+    while not trial.finished:
+        learn_next(other), learn_next(trial)
+        assert other.quality == [{}] * other.tasks_learned
+        tasks, last = trial.tasks_learned, trial.quality[-1]
+        assert set(last) == names and all(len(row) == tasks for row in last.values())
+        trial.save(file)
+        learned, trial = trial, Trial(plan(method, quality=True), config)
+        trial.restore(file)
+        assert trial.report() == learned.report()
+        assert json.loads(trial.report()["history"])["quality"] == learned.quality
+        own = {"cas": np.mean(last["cas"])} if names else {}  # tasks of one size
+        apart = ("seconds", "history", "lanes")
+        assert {k: v for k, v in trial.report().items() if k not in apart} == pytest.approx(
+            {k: v for k, v in other.report().items() if k not in apart} | own
+        )
+    assert trial.rows == other.rows and trial.losses == other.losses
+    torch.testing.assert_close(trial.lane.state, other.lane.state, **EXACTLY)
+
+
+def test_a_checkpoint_from_before_quality_was_measured_is_gone_on_with(tmp_path, monkeypatch):
+    trial = Trial(plan(), quick())
+    learn_next(trial)
+    with monkeypatch.context() as patch:
+        write = checkpoint.save
+        kept = lambda path, state, about: write(  # noqa: E731
+            path, state, {k: v for k, v in about.items() if k != "quality"}
+        )
+        patch.setattr(checkpoint, "save", kept)
+        trial.save(tmp_path / "x")
+    again = Trial(plan(quality=True), quick())
+    again.restore(tmp_path / "x")
+    assert again.quality == [{}] and again.report() == trial.report()
 
 
 def test_lanes_are_the_mean_width_of_a_trials_packs_over_its_tasks(tmp_path):

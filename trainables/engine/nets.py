@@ -143,8 +143,8 @@ def deconvolutional(
     return Net(init, apply)
 
 
-# Convolutions are written as products of matrices: every lane has weights of its own, and TorchScript
-# does not take the gradient of a convolution.
+# Convolutions are written as products of matrices: every lane has weights of its own, and
+# TorchScript does not take the gradient of a convolution.
 WINDOW = {"kernel_size": 3, "stride": 2, "padding": 1}
 
 

@@ -108,6 +108,16 @@ def lgm_vae(trial) -> dict:
     return config | flag(trial, "reset_classifier")
 
 
+def trainable_embedder(trial) -> dict:
+    """A trunk in front of the method (``--embedder trainable``), and what holds it."""
+    config = {"embedder_lr": trial.suggest_float("embedder_lr", 1e-5, 1e-2, log=True)}
+    for term in ("embedder_ewc", "embedder_mas"):
+        config |= flag(trial, f"use_{term}")
+        if config[f"use_{term}"]:
+            config |= coefficient(trial, term, 1e-3, 100.0)
+    return config
+
+
 def shapes(trial, nets: tuple[str, ...], batches: tuple[str, ...], latent: bool = True) -> dict:
     """Widths, depths and batch sizes, opened by ``--search-shapes``.
 

@@ -34,14 +34,20 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from trainables.engine.losses import log_probs
-from trainables.engine.method import Batch, Method, Params, Problem, Shape
+from trainables.engine.method import Batch, Hyper, Method, Params, Problem, Shape
 from trainables.engine.nets import Net, encoder
 from trainables.engine.optim import Moments, adam, flatten, moments
 
 TRAINABLE = "trainable"
 EXAMPLES = 256  # of a task, that importances are computed from
 SHAPE = {"embedder_hidden": 128, "embedder_layers": 1, "embedder_features": 64}
-HYPER = {"embedder_lr": 1e-3, "embedder_ewc": 0.0, "embedder_mas": 0.0}
+HYPER = {
+    "embedder_lr": 1e-3,
+    "use_embedder_ewc": False,  # whether (1) is in the loss
+    "embedder_ewc": 1.0,  # w1 >= 0, if so
+    "use_embedder_mas": False,
+    "embedder_mas": 1.0,  # w2
+}
 
 
 class State(NamedTuple):
@@ -121,7 +127,7 @@ def build(module: ModuleType | SimpleNamespace, problem: Problem, shape: Shape) 
         def objective(params):
             seen = batch._replace(x=e.apply(params, batch.x))
             value, _ = loss(state.method.classifier, state.method, seen, hyper, noise)
-            terms = penalties(params, state)
+            terms = penalties(params, state, hyper)
             held = sum(getattr(hyper, name) * term for name, term in terms.items())
             return value + held, terms
 
@@ -172,13 +178,14 @@ def build(module: ModuleType | SimpleNamespace, problem: Problem, shape: Shape) 
     )
 
 
-def penalties(params: Params, state: State) -> dict[str, Tensor]:
-    """(1) and (2), zero in the first task."""
+def penalties(params: Params, state: State, hyper: Hyper) -> dict[str, Tensor]:
+    """(1) and (2), zero in the first task and where they are not used."""
     moved = (flatten(params) - state.anchor).square()
     fisher, sensitivity = state.unit
     return {
-        "embedder_ewc": (state.fisher / fisher * moved).sum(),
-        "embedder_mas": (state.sensitivity / sensitivity * moved).sum(),
+        "embedder_ewc": (state.fisher / fisher * moved).sum() * (hyper.use_embedder_ewc > 0),
+        "embedder_mas": (state.sensitivity / sensitivity * moved).sum()
+        * (hyper.use_embedder_mas > 0),
     }
 
 

@@ -55,7 +55,8 @@ def scene(plain, stream, t=1, **hyper):
 @each_method
 def test_the_trunk_descends_the_classifiers_loss_and_what_holds_it(plain, blobs):
     weights = {"embedder_ewc": 0.3, "embedder_mas": 0.2}
-    method, state, batch, hyper, noise = scene(plain, blobs, embedder_lr=0.01, **weights)
+    on = {"use_embedder_ewc": True, "use_embedder_mas": True}
+    method, state, batch, hyper, noise = scene(plain, blobs, embedder_lr=0.01, **weights, **on)
     after, terms = method.steps["classifier"](state, batch, lane(hyper), noise)
     params = {k: p.clone().requires_grad_() for k, p in state.embedder.items()}
     adam = torch.optim.Adam(params.values(), lr=0.01)
@@ -122,8 +123,8 @@ def test_importances_are_those_of_one_example_at_a_time(blobs_by_task):
 
 
 def test_nothing_holds_the_trunk_in_the_first_task(blobs):
-    weights = {"embedder_ewc": 1e3, "embedder_mas": 1e3}
-    method, state, batch, hyper, noise = scene(lgm_memory, blobs, t=0, **weights)
+    on = {"use_embedder_ewc": True, "use_embedder_mas": True}
+    method, state, batch, hyper, noise = scene(lgm_memory, blobs, t=0, **on)
     _, terms = method.steps["classifier"](state, batch, lane(hyper), noise)
     assert terms["embedder_ewc"] == terms["embedder_mas"] == 0
 
@@ -142,7 +143,7 @@ def test_a_trunk_that_is_held_moves_less(name, blobs):
     stream, module = first_tasks(blobs, 2), in_front_of(lgm_memory)
     shape = small(module)._replace(classifier_hidden=16, embedder_features=8)
     free = module.Hyper(classifier_steps=60, classifier_lr=1e-2, embedder_lr=1e-2)
-    held = free._replace(**{name: 10.0})
+    held = free._replace(**{name: 10.0, f"use_{name}": True})
     walks = learn(module.build(stream.problem, shape), stream, [(free, 0), (held, 0)])
     far = [(walk.state.sensitivity.sqrt() * (flat(walk) - anchor(walk, module, stream, shape, h)))
            .norm() for walk, h in zip(walks, (free, held), strict=True)]  # fmt: skip

@@ -75,6 +75,7 @@ def load(
     seed: int = 0,
     data_dir: str | Path | None = None,
     embedder: str = "identity",
+    tasks: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Stream:
     """Load what a search may see of a benchmark: training and validation data, never test data.
@@ -88,18 +89,21 @@ def load(
             be read-only). None, or files missing there: downloaded to the user's cache folder.
         embedder: "identity" (pixels in [-1, 1]) or a torchvision classification network whose
             features are extracted once and kept (no fixed range), see ``embedders``.
+        tasks: how many tasks of equal size the classes are cut into, in an order that does not
+            depend on it; 1 is joint training. None: the benchmark's own number.
         dtype: of the inputs.
 
     Raises:
-        ValueError: unknown benchmark, scenario or embedder; an embedder of images for vectors; a
-            scenario other than "class" with one class a task, where nothing is left to decide.
+        ValueError: unknown benchmark, scenario or embedder; an embedder of images for vectors;
+            tasks that do not divide the classes; a scenario other than "class" with one class a
+            task, where nothing is left to decide.
         DataError: files or weights that are missing, cannot be downloaded or are corrupt.
     """
-    benchmark, groups = _plan(name, scenario, seed, embedder)
+    benchmark, groups = _plan(name, scenario, seed, embedder, tasks)
     examples = benchmark.source(data_dir, "train")
     x, y = embedders.embed(examples, embedder, dtype), examples.y
     held = hold_out(y, VALIDATION, seed, "validation")
-    tasks = tuple(
+    cuts = tuple(
         Task(g, cut(x, y, ~held, g, scenario), cut(x, y, held, g, scenario)) for g in groups
     )
     outputs = examples.class_names
@@ -107,7 +111,7 @@ def load(
         shared = zip(*groups, strict=True)
         outputs = tuple(" / ".join(examples.class_names[c] for c in classes) for classes in shared)
     problem = Problem(tuple(x.shape[1:]), len(outputs), dtype)
-    return Stream(name, scenario, seed, problem, outputs, tasks)
+    return Stream(name, scenario, seed, problem, outputs, cuts)
 
 
 def load_test(
@@ -117,6 +121,7 @@ def load_test(
     seed: int = 0,
     data_dir: str | Path | None = None,
     embedder: str = "identity",
+    tasks: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Split, ...]:
     """Open the test data: one `Split` a task, in the order and under the labels of `load`.
@@ -124,24 +129,33 @@ def load_test(
     The only door to test data. For the end of a study, after its winner is chosen on validation
     data; nothing that runs during a search may call it. Arguments and errors are those of `load`.
     """
-    benchmark, groups = _plan(name, scenario, seed, embedder)
+    benchmark, groups = _plan(name, scenario, seed, embedder, tasks)
     examples = benchmark.source(data_dir, "test")
     x, y = embedders.embed(examples, embedder, dtype), examples.y
     everywhere = torch.ones_like(y, dtype=torch.bool)
     return tuple(cut(x, y, everywhere, group, scenario) for group in groups)
 
 
-def _plan(name: str, scenario: str, seed: int, embedder: str):
-    """The benchmark and the classes of its tasks, once all names are known to be right."""
+def _plan(name: str, scenario: str, seed: int, embedder: str, tasks: int | None):
+    """The benchmark and the classes of its tasks, once all that was asked for is known to be."""
     if name not in BENCHMARKS:
         raise unknown("benchmark", name, BENCHMARKS)
     if scenario not in SCENARIOS:
         raise unknown("scenario", scenario, SCENARIOS)
     embedders.check(embedder)
     benchmark = BENCHMARKS[name]
-    if scenario != "class" and benchmark.classes_per_task == 1:
+    classes = benchmark.tasks * benchmark.classes_per_task
+    tasks = benchmark.tasks if tasks is None else tasks
+    if tasks < 1 or classes % tasks:
+        fit = ", ".join(str(n) for n in range(1, classes + 1) if classes % n == 0)
+        raise ValueError(
+            f"{name} has {classes} classes: expected a number of tasks that divides them ({fit}), "
+            f"got {tasks}"
+        )
+    size = classes // tasks
+    if scenario != "class" and size == 1:
         raise ValueError(
             f"{name} has one class a task, which leaves nothing to decide in the {scenario} "
-            "scenario: use the class scenario, or a benchmark with more classes a task"
+            "scenario: use the class scenario, or more classes a task"
         )
-    return benchmark, class_groups(benchmark.tasks, benchmark.classes_per_task, seed)
+    return benchmark, class_groups(tasks, size, seed)

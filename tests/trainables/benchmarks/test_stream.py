@@ -123,6 +123,25 @@ def test_gaussian_is_small_in_range_and_separable():
         assert torch.cdist(split.x, means).argmin(-1).eq(split.y).float().mean() > 0.95
 
 
+@pytest.mark.parametrize("tasks", [1, 2, 10])
+def test_the_classes_are_cut_into_as_many_tasks_as_asked_for(tasks):
+    own, stream = benchmarks.load("split_digits"), benchmarks.load("split_digits", tasks=tasks)
+    test = benchmarks.load_test("split_digits", tasks=tasks)
+    assert [len(task.classes) for task in stream.tasks] == [10 // tasks] * tasks
+    assert sum((t.classes for t in stream.tasks), ()) == sum((t.classes for t in own.tasks), ())
+    for part in ("train", "validation"):  # the same examples, cut elsewhere
+        ours, theirs = ([getattr(task, part) for task in s.tasks] for s in (stream, own))
+        assert rows(*ours) == rows(*theirs)
+    assert [set(split.y.tolist()) for split in test] == [set(t.classes) for t in stream.tasks]
+
+
+def test_one_task_is_joint_training():
+    stream = benchmarks.load("gaussian", tasks=1)
+    assert stream.rivals(0).all()
+    assert stream.current(0).all()
+    assert len(stream.batch(0).y) == 240
+
+
 # ---- the test set is closed ----------------------------------------------------------------------
 
 
@@ -241,6 +260,11 @@ def test_declarations_agree_with_their_sources():
         ("gaussian", {"embedder": "resnet18"}, "needs images"),
         ("split_digits_10", {"scenario": "domain"}, "use the class scenario"),
         ("split_digits_10", {"scenario": "task"}, "use the class scenario"),
+        ("split_digits", {"scenario": "task", "tasks": 10}, "use the class scenario"),
+        ("split_digits", {"tasks": 3}, r"10 classes: .* divides them \(1, 2, 5, 10\), got 3"),
+        ("split_digits", {"tasks": 0}, "got 0"),
+        ("split_digits", {"tasks": -5}, "got -5"),
+        ("split_digits", {"tasks": 20}, "got 20"),
     ],
 )
 def test_wrong_names_are_answered_in_one_line(name, options, message):

@@ -1,7 +1,7 @@
 """Task streams: which data, cut into which tasks, and what a search may see of them.
 
     stream = load("split_digits", scenario="class", seed=0)
-    stream.tasks[0].train.x                                    # (N, 64) float32 in [-1, 1]
+    stream.tasks[0].train.x                                    # (N, 1, 8, 8) float32 in [-1, 1]
     test = load_test("split_digits", scenario="class", seed=0)    # after the search, once
 
 Each task's training data is divided: 20 % of every class, chosen by ``seed``, are its validation

@@ -42,7 +42,7 @@ def check(embedder: str) -> None:
 
 
 def embed(examples: Examples, embedder: str, dtype: torch.dtype) -> Tensor:
-    """The inputs of a method, ``(N, D)``.
+    """The inputs of a method: images ``(N, 1, H, W)``, or vectors ``(N, D)``.
 
     Raises:
         ValueError: unknown embedder; a backbone for examples that are not images.
@@ -50,17 +50,17 @@ def embed(examples: Examples, embedder: str, dtype: torch.dtype) -> Tensor:
     """
     check(embedder)
     if embedder == IDENTITY:
-        return pixels(examples, dtype).flatten(1)
+        return pixels(examples, dtype)
     if examples.x.dim() != 3:
         raise ValueError(f"embedder {embedder!r} needs images: use 'identity' on vectors")
     return features(examples, embedder).to(dtype)
 
 
 def pixels(examples: Examples, dtype: torch.dtype) -> Tensor:
-    """Images ``(N, H, W)`` in [-1, 1], black to white; vectors ``(N, D)`` as they are."""
+    """Images ``(N, 1, H, W)`` in [-1, 1], black to white; vectors ``(N, D)`` as they are."""
     if examples.x.dim() != 3:
         return examples.x.to(dtype)
-    return examples.x.to(dtype).div_(examples.white / 2).sub_(1)
+    return examples.x.to(dtype).div_(examples.white / 2).sub_(1)[:, None]
 
 
 def features(examples: Examples, backbone: str) -> Tensor:

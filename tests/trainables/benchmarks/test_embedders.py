@@ -98,7 +98,7 @@ def test_weights_that_are_damaged(network, tmp_path, content):
 def test_identity_scales_pixels_and_keeps_vectors():
     x = torch.tensor([[[0, 4], [8, 16]]], dtype=torch.uint8)
     found = embedders.embed(Examples(x, torch.zeros(1), (), 16), "identity", torch.float32)
-    assert found.tolist() == [[-1, -0.5, 0, 1]]
+    assert found.tolist() == [[[[-1, -0.5], [0, 1]]]]
     vectors = torch.tensor([[0.25, -3.0]])
     found = embedders.embed(Examples(vectors, torch.zeros(1), ()), "identity", torch.float64)
     assert found.tolist() == vectors.tolist()

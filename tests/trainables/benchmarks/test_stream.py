@@ -15,7 +15,7 @@ from trainables.engine.method import Problem
 
 def rows(*splits):
     """The examples of some splits as a sorted list of tuples."""
-    return sorted(tuple(x) for split in splits for x in split.x.tolist())
+    return sorted(tuple(x) for split in splits for x in split.x.flatten(1).tolist())
 
 
 def equal(a, b):
@@ -104,7 +104,7 @@ def test_the_test_part_does_not_depend_on_the_seed():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_inputs_are_scaled_by_constants_in_the_dtype_asked_for(dtype):
     stream = benchmarks.load("split_digits", dtype=dtype)
-    assert stream.problem == Problem((64,), 10, dtype)
+    assert stream.problem == Problem((1, 8, 8), 10, dtype)
     x = torch.cat([task.train.x for task in stream.tasks])
     assert x.dtype == dtype
     assert (x.min(), x.max()) == (-1, 1)
@@ -161,7 +161,7 @@ def test_load_test_agrees_with_load(scenario):
     label = dict(zip(inputs, everything.target.tolist(), strict=True))
     for task, held in zip(stream.tasks, test, strict=True):
         for split in (task.train, task.validation, held):
-            true = [label[tuple(x)] for x in split.x.tolist()]
+            true = [label[tuple(x)] for x in split.x.flatten(1).tolist()]
             if scenario == "domain":
                 true = [task.classes.index(c) for c in true]
             assert split.y.tolist() == true

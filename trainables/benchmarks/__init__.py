@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.nn.functional import normalize
 
 from trainables.benchmarks import embedders, sources
 from trainables.benchmarks.sources import Examples, Part
@@ -23,6 +25,7 @@ from trainables.engine.errors import DataError, unknown
 from trainables.engine.method import Problem
 
 __all__ = [
+    "ATTRIBUTES",
     "BENCHMARKS",
     "SCENARIOS",
     "Benchmark",
@@ -36,6 +39,12 @@ __all__ = [
 ]
 
 VALIDATION = 0.2  # share of a task's training data
+ATTRIBUTES = {  # who may be told the class attributes, by the names of ``load``
+    "none": (),
+    "generator": ("generator",),
+    "classifier": ("classifier",),
+    "both": ("generator", "classifier"),
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,8 @@ class Benchmark:
     tasks: int
     classes_per_task: int
     description: str
+    attributes: Callable[[str | Path | None], Tensor] | None = None
+    """``data_dir`` -> (C, A), a description of every class in numbers, where there is one."""
 
 
 BENCHMARKS = {
@@ -76,6 +87,7 @@ def load(
     data_dir: str | Path | None = None,
     embedder: str = "identity",
     tasks: int | None = None,
+    attributes: str = "none",
     dtype: torch.dtype = torch.float32,
 ) -> Stream:
     """Load what a search may see of a benchmark: training and validation data, never test data.
@@ -91,15 +103,18 @@ def load(
             features are extracted once and kept (no fixed range), see ``embedders``.
         tasks: how many tasks of equal size the classes are cut into, in an order that does not
             depend on it; 1 is joint training. None: the benchmark's own number.
+        attributes: which part of the method is told the class attributes: "none", "generator",
+            "classifier" or "both". They are in ``problem.attributes``, each class's of length 1.
         dtype: of the inputs.
 
     Raises:
         ValueError: unknown benchmark, scenario or embedder; an embedder of images for vectors;
             tasks that do not divide the classes; a scenario other than "class" with one class a
-            task, where nothing is left to decide.
+            task, where nothing is left to decide; attributes that the benchmark does not have, or
+            in the domain scenario, where an output stands for several classes.
         DataError: files or weights that are missing, cannot be downloaded or are corrupt.
     """
-    benchmark, groups = _plan(name, scenario, seed, embedder, tasks)
+    benchmark, groups = _plan(name, scenario, seed, embedder, tasks, attributes)
     examples = benchmark.source(data_dir, "train")
     x, y = embedders.embed(examples, embedder, dtype), examples.y
     held = hold_out(y, VALIDATION, seed, "validation")
@@ -111,6 +126,9 @@ def load(
         shared = zip(*groups, strict=True)
         outputs = tuple(" / ".join(examples.class_names[c] for c in classes) for classes in shared)
     problem = Problem(tuple(x.shape[1:]), len(outputs), dtype)
+    if benchmark.attributes and (told := ATTRIBUTES[attributes]):
+        known = normalize(benchmark.attributes(data_dir)).to(dtype)
+        problem = problem._replace(attributes=known, attributes_in=told)
     return Stream(name, scenario, seed, problem, outputs, cuts)
 
 
@@ -122,6 +140,7 @@ def load_test(
     data_dir: str | Path | None = None,
     embedder: str = "identity",
     tasks: int | None = None,
+    attributes: str = "none",
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Split, ...]:
     """Open the test data: one `Split` a task, in the order and under the labels of `load`.
@@ -129,19 +148,23 @@ def load_test(
     The only door to test data. For the end of a study, after its winner is chosen on validation
     data; nothing that runs during a search may call it. Arguments and errors are those of `load`.
     """
-    benchmark, groups = _plan(name, scenario, seed, embedder, tasks)
+    benchmark, groups = _plan(name, scenario, seed, embedder, tasks, attributes)
     examples = benchmark.source(data_dir, "test")
     x, y = embedders.embed(examples, embedder, dtype), examples.y
     everywhere = torch.ones_like(y, dtype=torch.bool)
     return tuple(cut(x, y, everywhere, group, scenario) for group in groups)
 
 
-def _plan(name: str, scenario: str, seed: int, embedder: str, tasks: int | None):
+def _plan(
+    name: str, scenario: str, seed: int, embedder: str, tasks: int | None, attributes: str
+) -> tuple[Benchmark, tuple[tuple[int, ...], ...]]:
     """The benchmark and the classes of its tasks, once all that was asked for is known to be."""
     if name not in BENCHMARKS:
         raise unknown("benchmark", name, BENCHMARKS)
     if scenario not in SCENARIOS:
         raise unknown("scenario", scenario, SCENARIOS)
+    if attributes not in ATTRIBUTES:
+        raise unknown("attributes", attributes, ATTRIBUTES)
     embedders.check(embedder)
     benchmark = BENCHMARKS[name]
     classes = benchmark.tasks * benchmark.classes_per_task
@@ -157,5 +180,15 @@ def _plan(name: str, scenario: str, seed: int, embedder: str, tasks: int | None)
         raise ValueError(
             f"{name} has one class a task, which leaves nothing to decide in the {scenario} "
             "scenario: use the class scenario, or more classes a task"
+        )
+    if attributes != "none" and benchmark.attributes is None:
+        have = ", ".join(b.name for b in BENCHMARKS.values() if b.attributes)
+        raise ValueError(
+            f"{name} has no class attributes: use 'none', or a benchmark with ({have})"
+        )
+    if attributes != "none" and scenario == "domain":
+        raise ValueError(
+            "in the domain scenario an output stands for several classes, so it has no attributes: "
+            "use 'none', or another scenario"
         )
     return benchmark, class_groups(tasks, size, seed)

@@ -168,6 +168,55 @@ def test_load_test_agrees_with_load(scenario):
             assert split.y.dtype == torch.int64
 
 
+# ---- class attributes ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def described(monkeypatch):
+    """The Gaussian benchmark with attributes (3, c, 4) of class c; "plain" is it without."""
+    plain = benchmarks.BENCHMARKS["gaussian"]
+    table = torch.tensor([[3.0, c, 4.0] for c in range(6)], dtype=torch.float64)
+    for name, attributes in (("gaussian", lambda data_dir: table), ("plain", None)):
+        declared = dataclasses.replace(plain, name=name, attributes=attributes)
+        monkeypatch.setitem(benchmarks.BENCHMARKS, name, declared)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("generator", ("generator",)),
+        ("classifier", ("classifier",)),
+        ("both", ("generator", "classifier")),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_attributes_are_those_of_the_classes_at_length_1(described, asked, told, dtype):
+    problem = benchmarks.load("gaussian", attributes=asked, dtype=dtype).problem
+    assert problem.attributes_in == told
+    expected = [[a / (25 + c * c) ** 0.5 for a in (3, c, 4)] for c in range(6)]
+    torch.testing.assert_close(problem.attributes, torch.tensor(expected, dtype=dtype))
+
+
+def test_nobody_is_told_unasked(described):
+    assert benchmarks.load("gaussian").problem == Problem((8,), 6)
+    assert benchmarks.load("gaussian", scenario="domain").problem == Problem((8,), 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("plain", {}, r"plain has no class attributes: .*\(.*\bgaussian\b.*\)"),
+        ("gaussian", {"scenario": "domain"}, "domain scenario .* several classes"),
+        ("gaussian", {"attributes": "bth"}, "unknown attributes 'bth': .* 'both'"),
+    ],
+)
+def test_attributes_that_nobody_has_are_refused(described, name, options, message):
+    for door in (benchmarks.load, benchmarks.load_test):
+        with pytest.raises(ValueError, match=message) as error:
+            door(name, **{"attributes": "both"} | options)
+        assert "\n" not in str(error.value)
+
+
 # ---- masks ---------------------------------------------------------------------------------------
 
 

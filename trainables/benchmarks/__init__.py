@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from trainables.benchmarks import embedders, sources
+from trainables.benchmarks import cub, embedders, sources
 from trainables.benchmarks.sources import Examples, Part
 from trainables.benchmarks.splits import class_groups, hold_out
 from trainables.benchmarks.stream import SCENARIOS, Split, Stream, Task, cut
@@ -69,6 +69,7 @@ BENCHMARKS = {
         Benchmark("split_mnist_10", sources.mnist, 10, 1, "70,000 digits of 28 × 28 pixels"),
         Benchmark("split_fashion", sources.fashion, 5, 2, "70,000 clothes of 28 × 28 pixels"),
         Benchmark("split_fashion_10", sources.fashion, 10, 1, "70,000 clothes of 28 × 28 pixels"),
+        Benchmark("cub100", cub.photographs, 10, 10, "5,902 birds as 512 features", cub.attributes),
         Benchmark("gaussian", sources.gaussian, 3, 2, "420 points in 8 dimensions, for tests"),
     )
 }
@@ -98,7 +99,8 @@ def load(
         seed: chooses the order of the classes and the validation examples; the same streams from
             the same seed on every machine.
         data_dir: where ``MNIST/raw/*`` and ``FashionMNIST/raw/*`` are (IDX files, plain or .gz; may
-            be read-only). None, or files missing there: downloaded to the user's cache folder.
+            be read-only). None, or files missing there: downloaded to the user's cache folder,
+            except for ``cub100``, whose files must be there (see ``cub``).
         embedder: "identity" (pixels in [-1, 1]) or a torchvision classification network whose
             features are extracted once and kept (no fixed range), see ``embedders``.
         tasks: how many tasks of equal size the classes are cut into, in an order that does not

@@ -9,6 +9,7 @@ part. `load` reads training data only; `load_test` is the one door to test data.
 classes is a permutation that ``seed`` chooses (0 too).
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,8 +102,9 @@ def load(
         data_dir: where ``MNIST/raw/*`` and ``FashionMNIST/raw/*`` are (IDX files, plain or .gz; may
             be read-only). None, or files missing there: downloaded to the user's cache folder,
             except for ``cub100``, whose files must be there (see ``cub``).
-        embedder: "identity" (pixels in [-1, 1]) or a torchvision classification network whose
-            features are extracted once and kept (no fixed range), see ``embedders``.
+        embedder: "identity" (pixels in [-1, 1]), "base_task" (features that the first task
+            teaches), or a torchvision classification network, "resnet18", or one of its nodes,
+            "resnet18.layer3", whose features are extracted once and kept; see ``embedders``.
         tasks: how many tasks of equal size the classes are cut into, in an order that does not
             depend on it; 1 is joint training. None: the benchmark's own number.
         attributes: which part of the method is told the class attributes: "none", "generator",
@@ -111,14 +113,15 @@ def load(
 
     Raises:
         ValueError: unknown benchmark, scenario or embedder; an embedder of images for vectors;
-            tasks that do not divide the classes; a scenario other than "class" with one class a
-            task, where nothing is left to decide; attributes that the benchmark does not have, or
-            in the domain scenario, where an output stands for several classes.
+            tasks that do not divide the classes; one class a task, where nothing is left to decide,
+            in a scenario other than "class" or with "base_task"; attributes that the benchmark does
+            not have, or in the domain scenario, where an output stands for several classes.
         DataError: files or weights that are missing, cannot be downloaded or are corrupt.
     """
     benchmark, groups = _plan(name, scenario, seed, embedder, tasks, attributes)
     examples = benchmark.source(data_dir, "train")
-    x, y = embedders.embed(examples, embedder, dtype), examples.y
+    first = functools.partial(_first_task, benchmark, data_dir, groups[0], seed)
+    x, y = embedders.embed(examples, embedder, dtype, first), examples.y
     held = hold_out(y, VALIDATION, seed, "validation")
     cuts = tuple(
         Task(g, cut(x, y, ~held, g, scenario), cut(x, y, held, g, scenario)) for g in groups
@@ -152,7 +155,8 @@ def load_test(
     """
     benchmark, groups = _plan(name, scenario, seed, embedder, tasks, attributes)
     examples = benchmark.source(data_dir, "test")
-    x, y = embedders.embed(examples, embedder, dtype), examples.y
+    first = functools.partial(_first_task, benchmark, data_dir, groups[0], seed)
+    x, y = embedders.embed(examples, embedder, dtype, first), examples.y
     everywhere = torch.ones_like(y, dtype=torch.bool)
     return tuple(cut(x, y, everywhere, group, scenario) for group in groups)
 
@@ -183,6 +187,11 @@ def _plan(
             f"{name} has one class a task, which leaves nothing to decide in the {scenario} "
             "scenario: use the class scenario, or more classes a task"
         )
+    if embedder == embedders.BASE_TASK and size == 1:
+        raise ValueError(
+            f"embedder {embedder!r} learns to tell the classes of the first task, and {name} has "
+            "one class a task: use 'identity', or more classes a task"
+        )
     if attributes != "none" and benchmark.attributes is None:
         have = ", ".join(b.name for b in BENCHMARKS.values() if b.attributes)
         raise ValueError(
@@ -194,3 +203,13 @@ def _plan(
             "use 'none', or another scenario"
         )
     return benchmark, class_groups(tasks, size, seed)
+
+
+def _first_task(
+    benchmark: Benchmark, data_dir: str | Path | None, classes: tuple[int, ...], seed: int
+) -> Examples:
+    """The training examples of a stream's first task, which has these classes."""
+    train = benchmark.source(data_dir, "train")
+    held = hold_out(train.y, VALIDATION, seed, "validation")
+    rows = torch.isin(train.y, torch.tensor(classes)) & ~held
+    return train._replace(x=train.x[rows], y=train.y[rows])

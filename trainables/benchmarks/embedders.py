@@ -1,90 +1,133 @@
-"""From a source's examples to what a method sees: the pixels, or a frozen network's features.
+"""From a source's examples to what a method sees.
 
-``identity`` gives pixels scaled by fixed constants to [-1, 1]. The name of a torchvision
-classification network gives what enters its last layer, under its default (ImageNet) weights. Such
-features are left as they are: not standardised, of no fixed range, and ≥ 0 where the network ends
-in a ReLU (squeezenet, vgg, resnet, ...). A generator for them must not end in a tanh.
+``identity``: pixels scaled by fixed constants to [-1, 1].
+
+``base_task``: 128 features of a network that the stream's first task has taught.
+
+``resnet18``, or another classification network of torchvision: what enters its last layer, under
+its default (ImageNet) weights. Such features are left as they are: not standardised, of no fixed
+range, and ≥ 0 where the network ends in a ReLU (squeezenet, vgg, resnet, ...). A generator for them
+must not end in a tanh.
+
+``resnet18.layer3``: the feature map of that network at a node, as
+``torchvision.models.feature_extraction`` names it. Maps are large (resnet18.layer3: 256 × 14 × 14,
+200 kB an image) and are held in memory, all of them.
 """
 
-import hashlib
 import http.client
 import pickle
 import sys
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-import platformdirs
 import torch
 from rich.console import Console
 from rich.progress import track
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from trainables.benchmarks import base_task
+from trainables.benchmarks.cache import digest, kept
 from trainables.benchmarks.sources import Examples
 from trainables.engine.errors import DataError, unknown
 
-IDENTITY = "identity"
+IDENTITY, BASE_TASK = "identity", "base_task"
 BATCH = 64  # images that pass a backbone at once
 
 
 def names() -> list[str]:
-    """``identity`` and every classification network of the installed torchvision."""
+    """``identity``, ``base_task`` and every classification network of the installed torchvision."""
+    return [IDENTITY, BASE_TASK, *networks()]
+
+
+def networks() -> list[str]:
+    """Every classification network of the installed torchvision."""
     from torchvision import models  # takes seconds to import, and identity needs none of it
 
-    return [IDENTITY, *models.list_models(module=models)]
+    return models.list_models(module=models)
 
 
 def check(embedder: str) -> None:
-    """Raise a ValueError with the nearest match if no embedder has this name."""
-    if embedder != IDENTITY and embedder not in names():
+    """Raise a ValueError with the nearest match if no embedder, or no network, has this name.
+
+    Whether a network has a node is known only once its weights are there: `embed` says so.
+    """
+    if embedder not in (IDENTITY, BASE_TASK) and embedder.partition(".")[0] not in networks():
         raise unknown("embedder", embedder, names())
 
 
-def embed(examples: Examples, embedder: str, dtype: torch.dtype) -> Tensor:
-    """The inputs of a method, ``(N, D)``.
+def embed(
+    examples: Examples, embedder: str, dtype: torch.dtype, first: Callable[[], Examples]
+) -> Tensor:
+    """The inputs of a method: images ``(N, 1, H, W)``, maps ``(N, C, H, W)``, vectors ``(N, D)``.
+
+    Args:
+        examples: of one part, training or test.
+        embedder: one that `check` lets pass.
+        dtype: of the result.
+        first: returns the training examples of the stream's first task, called by ``base_task``.
 
     Raises:
-        ValueError: unknown embedder; a backbone for examples that are not images.
-        DataError: the backbone's weights are neither on disk nor to be downloaded.
+        ValueError: a network for examples that are not images; a node that it does not have.
+        DataError: the network's weights are neither on disk nor to be downloaded.
     """
-    check(embedder)
     if embedder == IDENTITY:
-        return pixels(examples, dtype).flatten(1)
+        return pixels(examples, dtype)
+    if embedder == BASE_TASK:
+        taught = first()
+        x, first_x = (pixels(part, torch.float32) for part in (examples, taught))
+        return base_task.features(x, first_x, taught.y).to(dtype)
     if examples.x.dim() != 3:
-        raise ValueError(f"embedder {embedder!r} needs images: use 'identity' on vectors")
+        raise ValueError(
+            f"embedder {embedder!r} needs images: use 'identity' or 'base_task' on vectors"
+        )
     return features(examples, embedder).to(dtype)
 
 
 def pixels(examples: Examples, dtype: torch.dtype) -> Tensor:
-    """Images ``(N, H, W)`` in [-1, 1], black to white; vectors ``(N, D)`` as they are."""
+    """Images ``(N, 1, H, W)`` in [-1, 1], black to white; vectors ``(N, D)`` as they are."""
     if examples.x.dim() != 3:
         return examples.x.to(dtype)
-    return examples.x.to(dtype).div_(examples.white / 2).sub_(1)
+    return examples.x.to(dtype).div_(examples.white / 2).sub_(1)[:, None]
 
 
-def features(examples: Examples, backbone: str) -> Tensor:
-    """Features of all images, ``(N, F)`` float32, from the disk's cache if it has them.
+def features(examples: Examples, embedder: str) -> Tensor:
+    """Features ``(N, F)``, or maps ``(N, C, H, W)`` at a node, of all images, float32.
 
-    The cache is ``features/*.safetensors`` in the user's cache folder, a file for each (images,
-    backbone, weights); deleting it costs time only.
+    They are kept in the cache folder, a file for each (images, network, node, weights).
     """
     from torchvision import models
 
-    weights = models.get_model_weights(backbone).DEFAULT  # pyright: ignore
-    key = hashlib.sha256(f"1 {weights} {tuple(examples.x.shape)} {examples.white}".encode())
-    key.update(examples.x.numpy().tobytes())
-    folder = platformdirs.user_cache_path("lgm-search") / "features"
-    path = folder / f"{backbone}-{key.hexdigest()[:24]}.safetensors"
-    if path.is_file():
-        try:
-            return load_file(path)["features"]
-        except (SafetensorError, KeyError):
-            pass  # a damaged file is made anew
-    model = behead(_pretrained(backbone, weights)).eval()
-    found = _run(model, weights.transforms(), examples, backbone)
-    _save(found, path)
-    return found
+    network, dot, node = embedder.partition(".")
+    weights = models.get_model_weights(network).DEFAULT  # pyright: ignore
+
+    def extract() -> dict[str, Tensor]:
+        model = _pretrained(network, weights).eval()
+        model = up_to(model, embedder) if dot else behead(model)
+        return {"features": _run(model, weights.transforms(), examples, embedder)}
+
+    key = digest(2, str(weights), dot, node, examples.x, examples.white)
+    return kept("features", f"{network}-{key}", extract)["features"]
+
+
+def up_to(model: nn.Module, embedder: str) -> nn.Module:
+    """A network in evaluation mode, up to the node that ``network.node`` names.
+
+    Returns:
+        A network that gives ``{node: its output}``.
+
+    Raises:
+        ValueError: it has no such node.
+    """
+    from torchvision.models import feature_extraction
+
+    network, _, node = embedder.partition(".")
+    _, names = feature_extraction.get_graph_node_names(model, suppress_diff_warning=True)
+    parts = [name.split(".") for name in names]  # a module, too, stands for its last node
+    known = {".".join(p[:n]) for p in parts for n in range(1, len(p) + 1)}
+    if node not in known:
+        shallow_first = sorted(known, key=lambda name: (name.count("."), name))
+        raise unknown(f"node of {network}", node, shallow_first)
+    return feature_extraction.create_feature_extractor(model, [node], suppress_diff_warning=True)
 
 
 def behead(model: nn.Module) -> nn.Module:
@@ -117,14 +160,14 @@ def _pretrained(backbone: str, weights) -> nn.Module:
 
 
 @torch.no_grad()
-def _run(model: nn.Module, transform, examples: Examples, description: str) -> Tensor:
+def _run(model: nn.Module, transform, examples: Examples, embedder: str) -> Tensor:
     """Features of grey images, repeated to three channels and resized as the weights expect."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = model.to(device)
     found = []
     batches = track(
         examples.x.split(BATCH),
-        description,
+        embedder,
         console=Console(stderr=True),
         disable=not sys.stderr.isatty(),
     )
@@ -132,18 +175,23 @@ def _run(model: nn.Module, transform, examples: Examples, description: str) -> T
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for images in batches:
             grey = images.to(device, torch.float32).div_(examples.white)[:, None]
-            found.append(model(transform(grey.expand(-1, 3, -1, -1))).cpu())
+            out = model(transform(grey.expand(-1, 3, -1, -1)))
+            out = feature_map(out, embedder) if isinstance(out, dict) else out
+            found.append(out.cpu())
     return torch.cat(found)
 
 
-def _save(found: Tensor, path: Path) -> None:
-    """Write the features so that the file is there whole or not at all."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            save_file({"features": found}, Path(scratch) / path.name)
-            (Path(scratch) / path.name).replace(path)
-    except OSError as error:
-        raise DataError(
-            f"cannot keep features in {path.parent} ({error}): make it writable"
-        ) from error
+def feature_map(output: dict, embedder: str) -> Tensor:
+    """What a network gives at its node.
+
+    Raises:
+        ValueError: that is no map ``(N, C, H, W)``.
+    """
+    (found,) = output.values()
+    if not isinstance(found, Tensor) or found.dim() != 4:
+        what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(
+            f"embedder {embedder!r}: expected a node with a feature map (N, C, H, W), "
+            f"found {what}; use a convolutional one"
+        )
+    return found

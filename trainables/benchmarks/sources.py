@@ -105,12 +105,12 @@ def _read_pair(images_file: Path, labels_file: Path) -> tuple[Tensor, Tensor]:
     """Images ``(N, H, W)`` uint8 and their labels 0..9 ``(N,)`` int64."""
     x, y = read_idx(images_file, 3), read_idx(labels_file, 1).long()
     if len(x) != len(y):
-        raise _corrupt(images_file, f"{len(y)} images, as {labels_file} has labels", f"{len(x)}")
+        raise corrupt(images_file, f"{len(y)} images, as {labels_file} has labels", f"{len(x)}")
     if y.max() > 9:
-        raise _corrupt(labels_file, "labels 0 to 9", f"{y.max()}")
+        raise corrupt(labels_file, "labels 0 to 9", f"{y.max()}")
     if (counts := y.bincount(minlength=10)).min() < 2:
         found = f"{counts.min()} of class {counts.argmin()}"
-        raise _corrupt(labels_file, "at least 2 examples of each of 10 classes", found)
+        raise corrupt(labels_file, "at least 2 examples of each of 10 classes", found)
     return x, y
 
 
@@ -127,19 +127,19 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise _corrupt(path, "a readable file", f"{type(error).__name__}: {error}") from error
+        raise corrupt(path, "a readable file", f"{type(error).__name__}: {error}") from error
     magic = bytes([0, 0, 8, dimensions])
     if raw[:4] != magic:
-        raise _corrupt(path, f"an IDX file that begins with {magic.hex()}", raw[:4].hex())
+        raise corrupt(path, f"an IDX file that begins with {magic.hex()}", raw[:4].hex())
     body = 4 + 4 * dimensions
     shape = np.frombuffer(raw[4:body].ljust(4 * dimensions, b"\0"), dtype=">u4").tolist()
     if len(raw) - body != math.prod(shape) or 0 in shape:
         size = " × ".join(map(str, shape))
-        raise _corrupt(path, f"{size} bytes, as its header says", f"{max(0, len(raw) - body)}")
+        raise corrupt(path, f"{size} bytes, as its header says", f"{max(0, len(raw) - body)}")
     return torch.frombuffer(bytearray(raw), dtype=torch.uint8, offset=body).view(shape)
 
 
-def _corrupt(path: Path, expected: str, found: str) -> DataError:
+def corrupt(path: Path, expected: str, found: str) -> DataError:
     return DataError(
         f"{path}: expected {expected}, found {found}; replace the file, or name a folder with a "
         "good copy with --data-dir"

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torchvision import models
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from trainables import benchmarks
 from trainables.benchmarks import DataError, embedders
@@ -24,6 +25,10 @@ def network(tmp_path):
     return model.eval()
 
 
+def embed(examples, embedder=NAME, dtype=torch.float32):
+    return embedders.embed(examples, embedder, dtype, lambda: pytest.fail("opened the first task"))
+
+
 def images(n, white=16):
     x = torch.arange(n * 64).reshape(n, 8, 8) % (white + 1)
     return Examples(x.to(torch.uint8), torch.arange(n) % 2, ("a", "b"), white)
@@ -32,7 +37,7 @@ def images(n, white=16):
 def test_features_are_what_enters_the_last_layer(network, monkeypatch):
     monkeypatch.setattr(embedders, "BATCH", 2)
     before = torch.random.get_rng_state()
-    found = embedders.embed(images(3), NAME, torch.float64)
+    found = embed(images(3), dtype=torch.float64)
     assert torch.equal(before, torch.random.get_rng_state())
     assert found.shape == (3, 512)
     assert found.dtype == torch.float64
@@ -76,9 +81,68 @@ def test_a_stream_of_features(network, monkeypatch):
     torch.testing.assert_close(found.sum(0), embedders.features(few, NAME).sum(0))
 
 
+# ---- feature maps --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("node", ["features.0", "features.3", "features.12.cat"])
+def test_a_node_gives_its_feature_map(network, node):
+    before = torch.random.get_rng_state()
+    found = embed(images(3), f"{NAME}.{node}")
+    assert torch.equal(before, torch.random.get_rng_state())
+    colour = WEIGHTS.transforms()((images(3).x / 16.0)[:, None].repeat(1, 3, 1, 1))
+    reference = create_feature_extractor(network, {node: "map"})
+    with torch.no_grad():
+        expected = reference(colour)["map"]
+        by_hand = network.features[: int(node.split(".")[1]) + 1](colour)
+    assert found.dim() == 4
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found, by_hand)
+
+
+def test_every_node_has_its_own_file(network, cache):
+    nodes = ("", ".features.3", ".features.6")
+    shapes = {embedders.features(images(2), f"{NAME}{node}").shape for node in nodes}
+    assert len(shapes) == len(list(cache.rglob("*.safetensors"))) == 3
+
+
+def test_a_stream_of_feature_maps(network, monkeypatch):
+    few = images(8)
+    declared = benchmarks.Benchmark("few", lambda data_dir, part: few, 1, 2, "")
+    monkeypatch.setitem(benchmarks.BENCHMARKS, "few", declared)
+    stream = benchmarks.load("few", embedder=f"{NAME}.features.6", dtype=torch.float64)
+    assert stream.problem.input_shape == (256, 27, 27)
+    assert stream.tasks[0].train.x.shape == (6, 256, 27, 27)
+    assert stream.tasks[0].train.x.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ("featurs.3", "unknown node of squeezenet1_1 'featurs.3': did you mean 'features.3'"),
+        ("qqq", r"\(known: classifier, features, flatten, x, classifier.0, "),
+        ("", "unknown node of squeezenet1_1 ''"),
+        ("flatten", r"expected a node with a feature map \(N, C, H, W\), found \(2, 1000\)"),
+    ],
+)
+def test_nodes_that_give_no_map_are_refused_in_one_line(network, cache, node, message):
+    with pytest.raises(ValueError, match=message) as error:
+        embed(images(2), f"{NAME}.{node}")
+    assert "\n" not in str(error.value)
+    assert not list(cache.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_2.features", "identity.x", "base_task.conv"])
+def test_nodes_of_what_is_no_network_are_refused(name):
+    with pytest.raises(ValueError, match=f"unknown embedder '{name}': did you mean"):
+        embedders.check(name)
+
+
+# ---- weights -------------------------------------------------------------------------------------
+
+
 def test_weights_that_cannot_be_had(tmp_path):
     with pytest.raises(DataError) as error:
-        embedders.embed(images(2), NAME, torch.float32)
+        embed(images(2))
     text = str(error.value)
     assert f"{tmp_path / 'torch' / 'hub' / 'checkpoints'}" in text
     assert WEIGHTS.url in text
@@ -91,16 +155,16 @@ def test_weights_that_are_damaged(network, tmp_path, content):
     (file,) = (tmp_path / "torch").rglob("*.pth")
     file.write_bytes(file.read_bytes()[:1000] if content is None else content)
     with pytest.raises(DataError, match=file.name) as error:
-        embedders.embed(images(2), NAME, torch.float32)
+        embed(images(2))
     assert "\n" not in str(error.value)
 
 
 def test_identity_scales_pixels_and_keeps_vectors():
     x = torch.tensor([[[0, 4], [8, 16]]], dtype=torch.uint8)
-    found = embedders.embed(Examples(x, torch.zeros(1), (), 16), "identity", torch.float32)
-    assert found.tolist() == [[-1, -0.5, 0, 1]]
+    found = embed(Examples(x, torch.zeros(1), (), 16), "identity")
+    assert found.tolist() == [[[[-1, -0.5], [0, 1]]]]
     vectors = torch.tensor([[0.25, -3.0]])
-    found = embedders.embed(Examples(vectors, torch.zeros(1), ()), "identity", torch.float64)
+    found = embed(Examples(vectors, torch.zeros(1), ()), "identity", torch.float64)
     assert found.tolist() == vectors.tolist()
     assert found.dtype == torch.float64
 

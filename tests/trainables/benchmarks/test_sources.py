@@ -44,11 +44,11 @@ def write(root, name, *, gz):
 def test_idx_files_plain_and_gz(tmp_path, name, folder, gz):
     write(tmp_path, folder, gz=gz)
     stream = benchmarks.load(name, data_dir=tmp_path)
-    assert stream.problem.input_shape == (16,)
+    assert stream.problem.input_shape == (1, 4, 4)
     for task, held in zip(stream.tasks, benchmarks.load_test(name, data_dir=tmp_path), strict=True):
         for split, n in ((task.train, 4), (task.validation, 1), (held, 3)):
             assert sorted(split.y.tolist()) == sorted(task.classes * n)
-            torch.testing.assert_close(split.x[:, -1], 25 * split.y / 127.5 - 1)
+            torch.testing.assert_close(split.x[:, 0, -1, -1], 25 * split.y / 127.5 - 1)
 
 
 def test_a_read_only_folder_is_left_as_it_is(tmp_path):

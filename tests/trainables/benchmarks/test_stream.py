@@ -15,7 +15,7 @@ from trainables.engine.method import Problem
 
 def rows(*splits):
     """The examples of some splits as a sorted list of tuples."""
-    return sorted(tuple(x) for split in splits for x in split.x.tolist())
+    return sorted(tuple(x) for split in splits for x in split.x.flatten(1).tolist())
 
 
 def equal(a, b):
@@ -104,7 +104,7 @@ def test_the_test_part_does_not_depend_on_the_seed():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_inputs_are_scaled_by_constants_in_the_dtype_asked_for(dtype):
     stream = benchmarks.load("split_digits", dtype=dtype)
-    assert stream.problem == Problem((64,), 10, dtype)
+    assert stream.problem == Problem((1, 8, 8), 10, dtype)
     x = torch.cat([task.train.x for task in stream.tasks])
     assert x.dtype == dtype
     assert (x.min(), x.max()) == (-1, 1)
@@ -121,6 +121,25 @@ def test_gaussian_is_small_in_range_and_separable():
     means = torch.stack([train.x[train.y == c].mean(0) for c in range(6)])
     for split in benchmarks.load_test("gaussian"):
         assert torch.cdist(split.x, means).argmin(-1).eq(split.y).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 10])
+def test_the_classes_are_cut_into_as_many_tasks_as_asked_for(tasks):
+    own, stream = benchmarks.load("split_digits"), benchmarks.load("split_digits", tasks=tasks)
+    test = benchmarks.load_test("split_digits", tasks=tasks)
+    assert [len(task.classes) for task in stream.tasks] == [10 // tasks] * tasks
+    assert sum((t.classes for t in stream.tasks), ()) == sum((t.classes for t in own.tasks), ())
+    for part in ("train", "validation"):  # the same examples, cut elsewhere
+        ours, theirs = ([getattr(task, part) for task in s.tasks] for s in (stream, own))
+        assert rows(*ours) == rows(*theirs)
+    assert [set(split.y.tolist()) for split in test] == [set(t.classes) for t in stream.tasks]
+
+
+def test_one_task_is_joint_training():
+    stream = benchmarks.load("gaussian", tasks=1)
+    assert stream.rivals(0).all()
+    assert stream.current(0).all()
+    assert len(stream.batch(0).y) == 240
 
 
 # ---- the test set is closed ----------------------------------------------------------------------
@@ -142,11 +161,60 @@ def test_load_test_agrees_with_load(scenario):
     label = dict(zip(inputs, everything.target.tolist(), strict=True))
     for task, held in zip(stream.tasks, test, strict=True):
         for split in (task.train, task.validation, held):
-            true = [label[tuple(x)] for x in split.x.tolist()]
+            true = [label[tuple(x)] for x in split.x.flatten(1).tolist()]
             if scenario == "domain":
                 true = [task.classes.index(c) for c in true]
             assert split.y.tolist() == true
             assert split.y.dtype == torch.int64
+
+
+# ---- class attributes ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def described(monkeypatch):
+    """The Gaussian benchmark with attributes (3, c, 4) of class c; "plain" is it without."""
+    plain = benchmarks.BENCHMARKS["gaussian"]
+    table = torch.tensor([[3.0, c, 4.0] for c in range(6)], dtype=torch.float64)
+    for name, attributes in (("gaussian", lambda data_dir: table), ("plain", None)):
+        declared = dataclasses.replace(plain, name=name, attributes=attributes)
+        monkeypatch.setitem(benchmarks.BENCHMARKS, name, declared)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("generator", ("generator",)),
+        ("classifier", ("classifier",)),
+        ("both", ("generator", "classifier")),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_attributes_are_those_of_the_classes_at_length_1(described, asked, told, dtype):
+    problem = benchmarks.load("gaussian", attributes=asked, dtype=dtype).problem
+    assert problem.attributes_in == told
+    expected = [[a / (25 + c * c) ** 0.5 for a in (3, c, 4)] for c in range(6)]
+    torch.testing.assert_close(problem.attributes, torch.tensor(expected, dtype=dtype))
+
+
+def test_nobody_is_told_unasked(described):
+    assert benchmarks.load("gaussian").problem == Problem((8,), 6)
+    assert benchmarks.load("gaussian", scenario="domain").problem == Problem((8,), 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("plain", {}, r"plain has no class attributes: .*\(.*\bgaussian\b.*\)"),
+        ("gaussian", {"scenario": "domain"}, "domain scenario .* several classes"),
+        ("gaussian", {"attributes": "bth"}, "unknown attributes 'bth': .* 'both'"),
+    ],
+)
+def test_attributes_that_nobody_has_are_refused(described, name, options, message):
+    for door in (benchmarks.load, benchmarks.load_test):
+        with pytest.raises(ValueError, match=message) as error:
+            door(name, **{"attributes": "both"} | options)
+        assert "\n" not in str(error.value)
 
 
 # ---- masks ---------------------------------------------------------------------------------------
@@ -241,6 +309,11 @@ def test_declarations_agree_with_their_sources():
         ("gaussian", {"embedder": "resnet18"}, "needs images"),
         ("split_digits_10", {"scenario": "domain"}, "use the class scenario"),
         ("split_digits_10", {"scenario": "task"}, "use the class scenario"),
+        ("split_digits", {"scenario": "task", "tasks": 10}, "use the class scenario"),
+        ("split_digits", {"tasks": 3}, r"10 classes: .* divides them \(1, 2, 5, 10\), got 3"),
+        ("split_digits", {"tasks": 0}, "got 0"),
+        ("split_digits", {"tasks": -5}, "got -5"),
+        ("split_digits", {"tasks": 20}, "got 20"),
     ],
 )
 def test_wrong_names_are_answered_in_one_line(name, options, message):

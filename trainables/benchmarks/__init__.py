@@ -6,7 +6,8 @@
 
 Each task's training data is divided: 20 % of every class, chosen by ``seed``, are its validation
 part. `load` reads training data only; `load_test` is the one door to test data. The order of the
-classes is a permutation that ``seed`` chooses (0 too).
+classes is a permutation that ``seed`` chooses (0 too). Where the training data are to be recalled
+(``memorize``), they are also the validation and the test data, in the same order.
 """
 
 from collections.abc import Callable
@@ -47,6 +48,8 @@ class Benchmark:
     tasks: int
     classes_per_task: int
     description: str
+    recall: bool = False
+    """Whether the training data are the validation data too. Their source has one part only."""
 
 
 BENCHMARKS = {
@@ -59,6 +62,8 @@ BENCHMARKS = {
         Benchmark("split_fashion", sources.fashion, 5, 2, "70,000 clothes of 28 × 28 pixels"),
         Benchmark("split_fashion_10", sources.fashion, 10, 1, "70,000 clothes of 28 × 28 pixels"),
         Benchmark("gaussian", sources.gaussian, 3, 2, "420 points in 8 dimensions, for tests"),
+        Benchmark("memorize", sources.vectors(10_000), 1, 1, "10,000 vectors to recall", True),
+        Benchmark("memorize_1000", sources.vectors(1000), 1, 1, "1,000 vectors to recall", True),
     )
 }
 
@@ -98,15 +103,20 @@ def load(
     benchmark, groups = _plan(name, scenario, seed, embedder)
     examples = benchmark.source(data_dir, "train")
     x, y = embedders.embed(examples, embedder, dtype), examples.y
-    held = hold_out(y, VALIDATION, seed, "validation")
+    if benchmark.recall:
+        trained = held = torch.ones_like(y, dtype=torch.bool)
+    else:
+        held = hold_out(y, VALIDATION, seed, "validation")
+        trained = ~held
     tasks = tuple(
-        Task(g, cut(x, y, ~held, g, scenario), cut(x, y, held, g, scenario)) for g in groups
+        Task(g, cut(x, y, trained, g, scenario), cut(x, y, held, g, scenario)) for g in groups
     )
     outputs = examples.class_names
     if scenario == "domain":
         shared = zip(*groups, strict=True)
         outputs = tuple(" / ".join(examples.class_names[c] for c in classes) for classes in shared)
-    problem = Problem(tuple(x.shape[1:]), len(outputs), dtype)
+    longest = max(len(task.train.y) for task in tasks)
+    problem = Problem(tuple(x.shape[1:]), len(outputs), dtype, examples=longest)
     return Stream(name, scenario, seed, problem, outputs, tasks)
 
 

@@ -104,7 +104,8 @@ def test_the_test_part_does_not_depend_on_the_seed():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_inputs_are_scaled_by_constants_in_the_dtype_asked_for(dtype):
     stream = benchmarks.load("split_digits", dtype=dtype)
-    assert stream.problem == Problem((64,), 10, dtype)
+    largest = max(len(task.train.y) for task in stream.tasks)
+    assert stream.problem == Problem((64,), 10, dtype, examples=largest)
     x = torch.cat([task.train.x for task in stream.tasks])
     assert x.dtype == dtype
     assert (x.min(), x.max()) == (-1, 1)
@@ -113,7 +114,7 @@ def test_inputs_are_scaled_by_constants_in_the_dtype_asked_for(dtype):
 
 def test_gaussian_is_small_in_range_and_separable():
     stream = benchmarks.load("gaussian")
-    assert stream.problem == Problem((8,), 6)
+    assert stream.problem == Problem((8,), 6, examples=80)
     assert [len(t.train.y) for t in stream.tasks] == [80] * 3
     assert [len(t.validation.y) for t in stream.tasks] == [20] * 3
     train = stream.batch(2, "seen")
@@ -121,6 +122,18 @@ def test_gaussian_is_small_in_range_and_separable():
     means = torch.stack([train.x[train.y == c].mean(0) for c in range(6)])
     for split in benchmarks.load_test("gaussian"):
         assert torch.cdist(split.x, means).argmin(-1).eq(split.y).float().mean() > 0.95
+
+
+@pytest.mark.parametrize(("name", "count"), [("memorize", 10_000), ("memorize_1000", 1000)])
+def test_what_is_to_be_recalled_is_what_is_shown(name, count):
+    stream, (test,) = benchmarks.load(name, seed=5), benchmarks.load_test(name, seed=6)
+    (task,) = stream.tasks
+    assert stream.problem == Problem((32,), 1, examples=count)
+    for split in (task.validation, test):
+        assert torch.equal(split.x, task.train.x)  # in this order
+    assert torch.equal(task.train.x, sources.vectors(count)(None, "train").x)
+    assert abs(task.train.x.mean()) < 5 / (32 * count) ** 0.5
+    assert abs(task.train.x.var() - 1) < 5 * (2 / (32 * count)) ** 0.5  # of a χ²
 
 
 # ---- the test set is closed ----------------------------------------------------------------------

@@ -183,8 +183,10 @@ def show_list() -> int:
     print("methods     ", ", ".join(search_spaces.names()))
     print("benchmarks")
     for name, b in benchmarks.BENCHMARKS.items():
-        plural = "class" if b.classes_per_task == 1 else "classes"
-        print(f"  {name:18}{f'{b.tasks} tasks × {b.classes_per_task} {plural}':22}{b.description}")
+        classes = "class" if b.classes_per_task == 1 else "classes"
+        tasks = "task" if b.tasks == 1 else "tasks"
+        cut = f"{b.tasks} {tasks} × {b.classes_per_task} {classes}"
+        print(f"  {name:18}{cut:22}{b.description}")
     for what, known in (
         ("scenarios", SCENARIOS),
         ("samplers", SAMPLERS),

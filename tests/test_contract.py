@@ -350,7 +350,10 @@ def on_leaves(function, structure):
 @each_method
 @pytest.mark.parametrize("small", [True, False])
 def test_a_traced_step_is_the_step(name, small, blobs):
-    """Nothing of the example's values may be left in the traced operations."""
+    """Nothing of the example's values may be left in the traced operations.
+
+    Their last digit may differ: ``tidy`` adds to a product of matrices in one operation.
+    """
     module = trainables.load(name)
     method = module.build(blobs.problem, tiny(module) if small else module.Shape())
     for what, function, args in calls(name, method, blobs):
@@ -366,7 +369,7 @@ def test_a_traced_step_is_the_step(name, small, blobs):
         )
         for i, result in enumerate(expected):
             if i in program.writes:
-                torch.testing.assert_close(found[i], result, **(EXACTLY if small else CLOSE))
+                torch.testing.assert_close(found[i], result, **CLOSE)
             else:
                 torch.testing.assert_close(others[i], result, **EXACTLY)
 

@@ -6,7 +6,8 @@
 
 Each task's training data is divided: 20 % of every class, chosen by ``seed``, are its validation
 part. `load` reads training data only; `load_test` is the one door to test data. The order of the
-classes is a permutation that ``seed`` chooses (0 too).
+classes is a permutation that ``seed`` chooses (0 too). Where the training data are to be recalled
+(``memorize``), they are also the validation and the test data, in the same order.
 """
 
 import functools
@@ -59,6 +60,8 @@ class Benchmark:
     description: str
     attributes: Callable[[str | Path | None], Tensor] | None = None
     """``data_dir`` -> (C, A), a description of every class in numbers, where there is one."""
+    recall: bool = False
+    """Whether the training data are the validation data too. Their source has one part only."""
 
 
 BENCHMARKS = {
@@ -72,6 +75,12 @@ BENCHMARKS = {
         Benchmark("split_fashion_10", sources.fashion, 10, 1, "70,000 clothes of 28 × 28 pixels"),
         Benchmark("cub100", cub.photographs, 10, 10, "5,902 birds as 512 features", cub.attributes),
         Benchmark("gaussian", sources.gaussian, 3, 2, "420 points in 8 dimensions, for tests"),
+        Benchmark(
+            "memorize", sources.vectors(10_000), 1, 1, "10,000 vectors to store", recall=True
+        ),
+        Benchmark(
+            "memorize_1000", sources.vectors(1000), 1, 1, "1,000 vectors to store", recall=True
+        ),
     )
 }
 
@@ -122,15 +131,20 @@ def load(
     examples = benchmark.source(data_dir, "train")
     first = functools.partial(_first_task, benchmark, data_dir, groups[0], seed)
     x, y = embedders.embed(examples, embedder, dtype, first), examples.y
-    held = hold_out(y, VALIDATION, seed, "validation")
+    if benchmark.recall:
+        trained = held = torch.ones_like(y, dtype=torch.bool)
+    else:
+        held = hold_out(y, VALIDATION, seed, "validation")
+        trained = ~held
     cuts = tuple(
-        Task(g, cut(x, y, ~held, g, scenario), cut(x, y, held, g, scenario)) for g in groups
+        Task(g, cut(x, y, trained, g, scenario), cut(x, y, held, g, scenario)) for g in groups
     )
     outputs = examples.class_names
     if scenario == "domain":
         shared = zip(*groups, strict=True)
         outputs = tuple(" / ".join(examples.class_names[c] for c in classes) for classes in shared)
-    problem = Problem(tuple(x.shape[1:]), len(outputs), dtype)
+    longest = max(len(task.train.y) for task in cuts)
+    problem = Problem(tuple(x.shape[1:]), len(outputs), dtype, examples=longest)
     if benchmark.attributes and (told := ATTRIBUTES[attributes]):
         known = normalize(benchmark.attributes(data_dir)).to(dtype)
         problem = problem._replace(attributes=known, attributes_in=told)

@@ -10,6 +10,7 @@ import http.client
 import math
 import tempfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -29,7 +30,7 @@ DIGITS = tuple("0123456789")
 class Examples(NamedTuple):
     """One part of a labelled data set, in the order of its source."""
 
-    x: Tensor  # (N, H, W) uint8 grey images, or (N, D) float32 vectors in [-1, 1]
+    x: Tensor  # (N, H, W) uint8 grey images, or (N, D) float32 vectors, as a rule in [-1, 1]
     y: Tensor  # (N,) int64, an index into class_names
     class_names: tuple[str, ...]
     white: int = 255  # the pixel value of white; 0 is black. Vectors have no use for it.
@@ -76,6 +77,19 @@ def gaussian(data_dir: str | Path | None, part: Part) -> Examples:
     y = torch.arange(classes).repeat(per_class)
     epsilon = torch.randn(len(y), dimensions, generator=noise.generator(0, f"gaussian {part}"))
     return Examples((means[y] + 0.15 * epsilon).clamp(-1, 1), y, tuple("abcdef"))
+
+
+def vectors(count: int) -> Callable[[str | Path | None, Part], Examples]:
+    """The source of ``count`` vectors ~ N(0, I_32) of one class, in a fixed order, to be recalled.
+
+    Made in memory. What was not learned by heart cannot be known, so both parts are the same.
+    """
+
+    def read(data_dir: str | Path | None, part: Part) -> Examples:
+        x = torch.randn(count, 32, generator=noise.generator(0, "vectors"))
+        return Examples(x, torch.zeros(count, dtype=torch.int64), ("vector",))
+
+    return read
 
 
 # ---- IDX files -----------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ class Problem(NamedTuple):
     dtype: torch.dtype = torch.float32
     attributes: Tensor | None = None  # (C, A) of each class, where a benchmark has them
     attributes_in: tuple[str, ...] = ()  # who is told them: "generator", "classifier"
+    examples: int = 0  # training examples of the largest task; 0 where that is not known
 
     @property
     def codes(self) -> Tensor:

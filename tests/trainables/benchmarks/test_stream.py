@@ -104,7 +104,8 @@ def test_the_test_part_does_not_depend_on_the_seed():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_inputs_are_scaled_by_constants_in_the_dtype_asked_for(dtype):
     stream = benchmarks.load("split_digits", dtype=dtype)
-    assert stream.problem == Problem((1, 8, 8), 10, dtype)
+    largest = max(len(task.train.y) for task in stream.tasks)
+    assert stream.problem == Problem((1, 8, 8), 10, dtype, examples=largest)
     x = torch.cat([task.train.x for task in stream.tasks])
     assert x.dtype == dtype
     assert (x.min(), x.max()) == (-1, 1)
@@ -113,7 +114,7 @@ def test_inputs_are_scaled_by_constants_in_the_dtype_asked_for(dtype):
 
 def test_gaussian_is_small_in_range_and_separable():
     stream = benchmarks.load("gaussian")
-    assert stream.problem == Problem((8,), 6)
+    assert stream.problem == Problem((8,), 6, examples=80)
     assert [len(t.train.y) for t in stream.tasks] == [80] * 3
     assert [len(t.validation.y) for t in stream.tasks] == [20] * 3
     train = stream.batch(2, "seen")
@@ -140,6 +141,18 @@ def test_one_task_is_joint_training():
     assert stream.rivals(0).all()
     assert stream.current(0).all()
     assert len(stream.batch(0).y) == 240
+
+
+@pytest.mark.parametrize(("name", "count"), [("memorize", 10_000), ("memorize_1000", 1000)])
+def test_what_is_to_be_recalled_is_what_is_shown(name, count):
+    stream, (test,) = benchmarks.load(name, seed=5), benchmarks.load_test(name, seed=6)
+    (task,) = stream.tasks
+    assert stream.problem == Problem((32,), 1, examples=count)
+    for split in (task.validation, test):
+        assert torch.equal(split.x, task.train.x)  # in this order
+    assert torch.equal(task.train.x, sources.vectors(count)(None, "train").x)
+    assert abs(task.train.x.mean()) < 5 / (32 * count) ** 0.5
+    assert abs(task.train.x.var() - 1) < 5 * (2 / (32 * count)) ** 0.5  # of a χ²
 
 
 # ---- the test set is closed ----------------------------------------------------------------------
@@ -198,8 +211,10 @@ def test_attributes_are_those_of_the_classes_at_length_1(described, asked, told,
 
 
 def test_nobody_is_told_unasked(described):
-    assert benchmarks.load("gaussian").problem == Problem((8,), 6)
-    assert benchmarks.load("gaussian", scenario="domain").problem == Problem((8,), 2)
+    for scenario in benchmarks.SCENARIOS:
+        problem = benchmarks.load("gaussian", scenario=scenario).problem
+        assert problem.attributes is None
+        assert problem.attributes_in == ()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import search_spaces
 from trainables.engine.errors import unknown
-from trainables.ray.names import METRICS, SAMPLERS, SCENARIOS, SCHEDULERS
+from trainables.ray.names import ATTRIBUTES, METRICS, SAMPLERS, SCENARIOS, SCHEDULERS
 
 BATCHES_OF = 4  # configurations an engine, asked together by --reproducible
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -102,9 +102,11 @@ def parser() -> Parser:
     add(what, "method", "NAME", "continual-learning method (see --list)")
     add(what, "benchmark", "NAME", "task stream (see --list; default: split_digits)")
     add(what, "scenario", "NAME", f"which classes compete: {names(SCENARIOS)}")
-    add(
-        what, "embedder", "NAME", "frozen features: identity (default), or a network of torchvision"
-    )
+    add(what, "tasks", "N", "tasks to cut the classes into; 1 trains jointly (default: the "
+        "benchmark's own number)", type=positive)  # fmt: skip
+    add(what, "embedder", "NAME", "frozen features: identity (default), base_task (taught by the "
+        "first task), a network of torchvision, or one of its nodes (resnet18.layer3)")  # fmt: skip
+    add(what, "attributes", "WHO", f"who is told the class attributes: {names(ATTRIBUTES)}")
     add(what, "metric", "NAME", f"validation score after the last task: {names(METRICS)}")
     what.add_argument(
         "--search-shapes", action="store_true", default=None, help="search widths and batches too"
@@ -150,8 +152,8 @@ def parser() -> Parser:
 
 
 SETTINGS = (
-    "method", "benchmark", "scenario", "embedder", "metric", "search_shapes", "sampler",
-    "scheduler", "seed", "reproducible",
+    "method", "benchmark", "scenario", "tasks", "embedder", "attributes", "metric",
+    "search_shapes", "sampler", "scheduler", "seed", "reproducible",
 )  # fmt: skip
 ADJUSTABLE = ("trials", "final_seeds", "top")  # on resume too
 
@@ -215,6 +217,7 @@ def new_study(args, name: str):
     for what, known in (
         ("method", search_spaces.names()),
         ("scenario", SCENARIOS),
+        ("attributes", ATTRIBUTES),
         ("sampler", SAMPLERS),
         ("scheduler", SCHEDULERS),
         ("metric", METRICS),

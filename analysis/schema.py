@@ -104,6 +104,7 @@ TRIALS = (
     Column("versions", TEXT, "JSON object: version of lgm-search, python, torch, ray, ..."),
     Column("commit", TEXT, "Git commit of lgm-search; null outside a checkout."),
     Column("embedder", TEXT, "Fixed embedder in front of the method, e.g. 'identity'."),
+    Column("attributes", TEXT, "Who is told the class attributes: 'none', 'generator', ..."),
     Column("class_order_seed", INT, "Seed of the order in which classes appear."),
     Column("started", TIME, "When training began (UTC)."),
     Column("finished", TIME, "When the trial ended (UTC)."),

@@ -59,6 +59,7 @@ def complaint(ran, code=2) -> str:
         ("metric", "joint_acuracy", "joint_accuracy"),
         ("scenario", "clas", "class"),
         ("embedder", "resnet-18", "resnet18"),
+        ("attributes", "bth", "both"),
     ],
 )
 def test_the_nearest_name_is_suggested(cli, tmp_path, option, typed, meant):
@@ -102,6 +103,13 @@ def test_the_nearest_name_is_suggested(cli, tmp_path, option, typed, meant):
         (("--resume", "a", "--search-shapes"), "leave --search-shapes out"),
         (("--resume", "a", "--study-dir", "b"), "leave --study-dir out"),
         ((*GAUSSIAN, "--embedder", "resnet18"), "resnet18"),
+        ((*GAUSSIAN, "--tasks", "0"), "argument --tasks: expected a whole number of at least 1"),
+        ((*GAUSSIAN, "--tasks", "4"), "gaussian has 6 classes: expected a number of tasks that"),
+        ((*GAUSSIAN, "--tasks", "6", "--embedder", "base_task"), "gaussian has one class a task"),
+        ((*GAUSSIAN, "--attributes", "both"), "use 'none', or a benchmark with (cub100)"),
+        (("--method", "joint", "--benchmark", "cub100"), "pass --data-dir DIR with DIR/CUB100/"),
+        (("--resume", "a", "--tasks", "1"), "leave --tasks out"),
+        (("--resume", "a", "--attributes", "both"), "leave --attributes out"),
         (
             (*GAUSSIAN, "--metric", "cas"),
             "the metric cas is of a method that generates, which sequential does not: choose",
@@ -200,6 +208,11 @@ def test_dry_run_shows_the_plan_and_leaves_nothing(cli, tmp_path):
     assert [f.name for f in (tmp_path / "runs").iterdir()] == ["lgm_acgan-gaussian"]
     assert "cas on validation data" in cli(*typed, "--metric", "cas")[1]
     assert "after no task" in cli(*typed, "--scheduler", "none")[1]
+
+
+def test_dry_run_cuts_the_classes_as_asked(cli):
+    _, out, _ = cli(*GAUSSIAN, "--tasks", "1", "--embedder", "base_task", "--dry-run")
+    assert "1 tasks, class-incremental; training: 240" in out and "after no task" in out
 
 
 def test_dry_run_of_a_study_shows_what_was_changed(cli, tmp_path):

@@ -51,6 +51,7 @@ def test_round_trip(tmp_path):
         "lanes": 8,
         "versions": {"torch": "2.13", "python": "3.11"},
         "embedder": "identity",
+        "attributes": "none",
         "class_order_seed": 2**62 + 1,
         "started": began,
         "seed": 2**63 - 1,

@@ -33,6 +33,8 @@ class Study(NamedTuple):
     benchmark: str = "split_digits"
     scenario: str = "class"
     embedder: str = "identity"
+    tasks: int | None = None  # to cut the classes into; the benchmark's own number if None
+    attributes: str = "none"  # who is told them
     data_dir: str | None = None  # on the machine that began the study
     seed: int = 0
     trials: int = 200  # in total, over all runs of the study

@@ -177,7 +177,9 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def plan_of(study: Study) -> Plan:
     """What the study's trials need to know of it."""
-    fields = ("method", "benchmark", "scenario", "seed", "data_dir", "embedder")
+    fields = (
+        "method", "benchmark", "scenario", "seed", "data_dir", "embedder", "tasks", "attributes",
+    )  # fmt: skip
     return Plan(**{name: getattr(study, name) for name in fields})
 
 
@@ -223,6 +225,7 @@ def columns(study: Study) -> dict[str, Any]:
         "scenario": study.scenario,
         "protocol": PROTOCOL,
         "embedder": study.embedder,
+        "attributes": study.attributes,
         "class_order_seed": study.seed,
         "versions": versions(),
         "commit": commit(),

@@ -26,6 +26,8 @@ class Plan(NamedTuple):
     seed: int  # of the study: class order, validation split and, with its config, a trial's seed
     data_dir: str | None = None
     embedder: str = "identity"
+    tasks: int | None = None  # the benchmark's own number if None
+    attributes: str = "none"
     device: str = "cpu"
     quality: bool = False  # whether generators are measured after every task (engine.quality)
 
@@ -36,6 +38,8 @@ class Plan(NamedTuple):
             "seed": self.seed,
             "data_dir": self.data_dir,
             "embedder": self.embedder,
+            "tasks": self.tasks,
+            "attributes": self.attributes,
         }
 
 
@@ -55,6 +59,8 @@ def batch_of(plan: Plan, t: int, data: Literal["task", "seen"]) -> Batch:
 def engine_of(plan: Plan, shape: Shape) -> Engine:
     """The engine of a method and shape; keeps its traced steps from trial to trial."""
     problem, module = stream_of(plan).problem, trainables.load(plan.method)
+    if problem.attributes is not None:
+        problem = problem._replace(attributes=problem.attributes.to(plan.device))
     widest = {"widest": 1} if getattr(module, "SERIAL", False) else {}
     return Engine(module.build(problem, shape), problem, plan.device, **widest)
 

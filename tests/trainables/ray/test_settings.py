@@ -17,7 +17,7 @@ from trainables.ray.settings import Study, StudyError
 
 STUDY = Study(
     "digits-ab12", "lgm_acgan", "gaussian", "task", data_dir="/data", trials=7, batch=2, lanes=4,
-    top=1,
+    top=1, tasks=2, attributes="both",
 )  # fmt: skip
 
 
@@ -193,16 +193,32 @@ def test_every_scheduler_that_is_offered_exists(name):
 
 
 def test_scenarios_and_metrics_are_those_of_benchmarks_and_engine():
-    from trainables.benchmarks import SCENARIOS
+    from trainables.benchmarks import ATTRIBUTES, SCENARIOS
     from trainables.engine.method import Method
     from trainables.engine.metrics import SUMMARY
 
     assert set(names.SCENARIOS) == set(SCENARIOS)
+    assert set(names.ATTRIBUTES) == set(ATTRIBUTES)
     assert set(names.METRICS) - set(names.OF_GENERATORS) <= set(SUMMARY)
     assert set(names.OF_GENERATORS.values()) <= set(Method._fields)
+
+
+def test_a_plan_has_every_setting_that_a_stream_depends_on():
+    from trainables.ray.study import columns, plan_of
+
+    plan = plan_of(STUDY)
+    assert all(
+        getattr(plan, f) == getattr(STUDY, f) for f in set(Study._fields) & set(plan._fields)
+    )
+    assert plan.benchmark_options() == {
+        "scenario": "task", "seed": 0, "data_dir": "/data", "embedder": "identity", "tasks": 2,
+        "attributes": "both",
+    }  # fmt: skip
+    assert columns(STUDY)["attributes"] == "both"
 
 
 def test_defaults_of_a_study_are_what_the_command_line_says():
     study = Study("s", "m")
     assert (study.scenario, study.sampler) == (names.SCENARIOS[0], names.SAMPLERS[0])
+    assert study.attributes == names.ATTRIBUTES[0]
     assert (study.scheduler, study.metric) == (names.SCHEDULERS[0], names.METRICS[0])

@@ -1,6 +1,7 @@
 """A trial: the same numbers however often it is interrupted, and what it says about itself."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,11 +9,11 @@ import torch
 
 import search_spaces
 from tests.conftest import EXACTLY
-from trainables import sequential
+from trainables import benchmarks, sequential
 from trainables.engine import checkpoint, metrics
 from trainables.engine.checkpoint import CheckpointError
 from trainables.engine.noise import trial_seed
-from trainables.ray.trial import Plan, Trial, batch_of, block, engine_of
+from trainables.ray.trial import Plan, Trial, batch_of, block, engine_of, stream_of
 
 METHODS = search_spaces.names()
 
@@ -203,6 +204,23 @@ def test_trials_of_one_method_and_shape_share_an_engine_and_their_data():
     assert one.engine is not Trial(plan("joint"), quick("joint")).engine
     assert batch_of(plan(), 1, "task") is batch_of(plan(), 1, "task")
     assert len(batch_of(plan(), 1, "seen").y) == 2 * len(batch_of(plan(), 1, "task").y)
+
+
+def test_the_stream_and_its_test_data_are_those_of_the_plan():
+    asked = plan(tasks=2, scenario="domain")
+    test = benchmarks.load_test(asked.benchmark, **asked.benchmark_options())
+    assert len(stream_of(asked).tasks) == len(test) == 2
+    assert stream_of(asked).problem.classes == 3
+
+
+def test_the_engine_has_the_attributes_on_its_device(new_engines, monkeypatch):
+    declared = replace(benchmarks.BENCHMARKS["gaussian"], attributes=lambda data_dir: torch.eye(6))
+    monkeypatch.setitem(benchmarks.BENCHMARKS, "described", declared)
+    asked = plan(benchmark="described", attributes="both", device="meta")
+    assert stream_of(asked).problem.attributes.equal(torch.eye(6))
+    problem = engine_of(asked, sequential.Shape()).problem
+    assert (problem.attributes.device.type, problem.attributes.shape) == ("meta", (6, 6))
+    assert problem.attributes_in == ("generator", "classifier")
 
 
 @pytest.fixture

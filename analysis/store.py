@@ -116,7 +116,8 @@ class Record:
         """One trial ended; its events are on disk when this returns.
 
         Args:
-            trial_id: number of the trial, from ``schema.FIRST_FINAL`` on in the final phase.
+            trial_id: number of the trial: from ``schema.FIRST_FINAL`` on in the final phase, from
+                ``schema.FIRST_ABLATION`` on in an ablation.
             config: its configuration; becomes the columns ``config.<name>``.
             columns: the other columns of ``schema.TRIALS`` that are not derived. ``versions`` may
                 be a mapping, ``started`` and ``finished`` are datetimes with a time zone. NaN

@@ -9,17 +9,26 @@ import os
 import re
 import secrets
 import shlex
-import signal
 import sys
 import time
 from pathlib import Path
 
 import search_spaces
 from trainables.engine.errors import unknown
+from trainables.ray.command_line import (
+    EXIT_USAGE,
+    Parser,
+    Usage,
+    add_engines,
+    carried_out,
+    complain,
+    positive,
+    study_in,
+)
 from trainables.ray.names import ATTRIBUTES, METRICS, SAMPLERS, SCENARIOS, SCHEDULERS
 
 BATCHES_OF = 4  # configurations an engine, asked together by --reproducible
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+PROGRAM = "run_search.py"
 EXAMPLES = """examples:
   run_search.py --method lgm_acgan --trials 200    everything else has a default
   run_search.py --list                             methods, benchmarks, samplers, ...
@@ -35,21 +44,6 @@ exit codes: 0 done, 1 failed, 2 usage, 130 interrupted (what is done is saved)
 """
 
 
-class Usage(Exception):
-    """What was typed cannot be run; one line that says what to type instead."""
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise Usage(f"{message} (see --help)")
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
-
-
 def whole(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
@@ -58,18 +52,6 @@ def whole(text: str) -> int:
 
 def lanes(text: str) -> int | str:
     return text if text == "auto" else positive(text)
-
-
-def share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not (0 <= value < 1 or (value >= 1 and value.is_integer())):
-        raise argparse.ArgumentTypeError(
-            f"expected 0, a share of a GPU such as 0.5, or a whole number, got {text!r}"
-        )
-    return value
 
 
 def duration(text: str) -> float:
@@ -84,7 +66,7 @@ def duration(text: str) -> float:
 
 def parser() -> Parser:
     p = Parser(
-        prog="run_search.py",
+        prog=PROGRAM,
         description="Search the hyperparameters of a continual-learning method.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -134,13 +116,9 @@ def parser() -> Parser:
     )
     add(where, "resume", "DIR", "go on with the study in this folder", type=Path)
     add(where, "data-dir", "DIR", "folder with MNIST/raw/* and the like (default: download)")
-    add(where, "engines", "N", "processes that train (default: one a GPU, else one a CPU)",
-        type=positive)  # fmt: skip
     add(where, "lanes", "N", "trials that an engine trains at once, or auto: as many as a short "
         "measurement at the start says (default: auto)", type=lanes)  # fmt: skip
-    add(where, "gpus-per-engine", "N", "GPUs, or a share of one (default: 1 if there are any)",
-        type=share)  # fmt: skip
-    add(where, "address", "ADDR", "a running Ray cluster, e.g. auto (default: this machine)")
+    add_engines(where)
     show = p.add_argument_group("what to show")
     show.add_argument("--list", action="store_true", help="everything that has a name, and stop")
     show.add_argument("--show-space", action="store_true", help="the search space, and stop")
@@ -170,12 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
             )
         return show_space(args) if args.show_space else run(args)
     except Usage as error:
-        return complain(error, EXIT_USAGE)
-
-
-def complain(error: Exception | str, code: int) -> int:
-    print(f"run_search.py: {error}", file=sys.stderr)
-    return code
+        return complain(PROGRAM, error, EXIT_USAGE)
 
 
 def show_list() -> int:
@@ -238,18 +211,13 @@ def old_study(args):
     Raises:
         Usage: if the arguments contradict the study, or there is none.
     """
-    from trainables.ray import settings
-
     if args.study_dir is not None:
         raise Usage("--resume DIR names the study's folder: leave --study-dir out")
     for name in SETTINGS:
         if getattr(args, name) is not None:
             option = "--" + name.replace("_", "-")
             raise Usage(f"--resume takes the study's own settings: leave {option} out")
-    try:
-        study = settings.read(args.resume)
-    except settings.StudyError as error:
-        raise Usage(error) from error
+    study = study_in(args.resume)
     changed = {k: getattr(args, k) for k in ADJUSTABLE if getattr(args, k) is not None}
     if args.data_dir is not None:
         changed["data_dir"] = str(Path(args.data_dir).absolute())
@@ -280,23 +248,15 @@ def resolve(args):
 
 def run(args) -> int:
     """Search, choose, print. What can be wrong is looked for before anything starts."""
-    from trainables.ray import environment
-
-    try:
-        environment.prepare(args.address)  # before Ray is imported
-    except OSError as error:
-        hint = "make your home folder writable, or set RAY_AUTH_TOKEN"
-        return complain(f"cannot write Ray's token: {error}: {hint}", EXIT_FAILED)
-    from rich.console import Console
-
-    from analysis.log import RecordError
-    from trainables.ray import settings
-    from trainables.ray.cluster import ClusterError
-    from trainables.ray.study import check_metric, stream_of_study
-
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     directory = None
-    try:
+
+    def work() -> int:
+        nonlocal directory
+        from rich.console import Console
+
+        from trainables.ray.study import check_metric, stream_of_study
+
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
         study, directory = resolve(args)
         try:
             stream = stream_of_study(study)
@@ -307,23 +267,12 @@ def run(args) -> int:
             show_plan(study, directory, stream, console)
             return 0
         return search_and_choose(args, study, directory, console)
-    except (settings.StudyError, ClusterError, RecordError) as error:
-        return complain(error, EXIT_FAILED)
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if directory and (directory / "study.yaml").exists():
-            print(
-                f"\ninterrupted; what is done is saved. Go on with:\n"
-                f"  python run_search.py --resume {shlex.quote(str(directory))}",
-                file=sys.stderr,
-            )
-        else:
-            print("\ninterrupted before the study began", file=sys.stderr)
-        return EXIT_INTERRUPTED
 
+    def go_on() -> str | None:
+        begun = directory and (directory / "study.yaml").exists()
+        return f"python run_search.py --resume {shlex.quote(str(directory))}" if begun else None
 
-def interrupt(*_):
-    raise KeyboardInterrupt
+    return carried_out(PROGRAM, args.address, work, go_on)
 
 
 def search_and_choose(args, study, directory: Path, console) -> int:
@@ -331,38 +280,22 @@ def search_and_choose(args, study, directory: Path, console) -> int:
     from analysis.store import Record
     from analysis.tables import final_table
     from trainables.ray import final, settings
-    from trainables.ray.cluster import connected
-    from trainables.ray.engines import Engines, placed, started
-    from trainables.ray.study import Session, choose_lanes, plan_of, search
+    from trainables.ray.study import Place, on_engines, search
 
     level = "quiet" if args.quiet else "verbose" if args.verbose else "normal"
+    place = Place(args.address, args.engines, args.gpus_per_engine, args.lanes)
     with contextlib.ExitStack() as stack:
         stack.enter_context(settings.in_use(directory))
         settings.write(directory, study)
         record = stack.enter_context(Record(directory, study.name))
-        if level != "quiet":
-            console.print("starting Ray ...")
-        cluster = stack.enter_context(connected(args.address, args.engines))
-        signal.signal(signal.SIGTERM, interrupt)  # Ray has set its own, which saves nothing
-        count, gpus, note = placed(cluster, args.engines, args.gpus_per_engine)
-
-        def say(line: str) -> None:
-            if level != "quiet":
-                console.print(line, soft_wrap=True, markup=False)
-
-        if note:
-            say(note)
-        actors = stack.enter_context(started(plan_of(study), cluster, count, gpus, say))
-        study, lanes = choose_lanes(study, actors, args.lanes, say)
-        engines = Engines(actors, lanes)
-        settings.write(directory, study)
-        session = Session(study, directory, record, engines, console, level)
+        opened = on_engines(study, directory, record, place, console, level)
+        session, dashboard = stack.enter_context(opened)
         deadline = time.monotonic() + args.time_budget if args.time_budget else None
-        search(session, cluster.dashboard, deadline)
+        search(session, dashboard, deadline)
         try:
             rows, answer = final.run(session)
         except final.NothingCompleted as error:
-            return complain(f"{error} (see {directory / 'trials.parquet'})", EXIT_FAILED)
+            raise settings.StudyError(f"{error} (see {directory / 'trials.parquet'})") from error
     console.print(final_table(rows))
     console.print(answer, soft_wrap=True, markup=False)
     return 0

@@ -13,8 +13,9 @@ import pyarrow as pa
 SCHEMA_VERSION = 2  # 2: quality.parquet
 VERSION_KEY = b"lgm_search.schema_version"
 FIRST_FINAL = 1_000_000  # trial_id of the first trial of the final phase
+FIRST_ABLATION = 2_000_000  # and of the ablation
 
-ROLES = ("search", "final")
+ROLES = ("search", "final", "ablation")
 STATUSES = ("completed", "stopped", "failed")
 SPLITS = ("validation", "test")
 
@@ -37,17 +38,23 @@ TRIALS = (
         "trial_id",
         INT,
         "Number of the trial in the study: from 0 in the search, from 1,000,000 in the final"
-        " phase.",
+        " phase, from 2,000,000 in the ablation.",
         required=True,
     ),
     Column(
         "role",
         TEXT,
-        "'search', or 'final': trained again on a fresh seed after the search.",
+        "'search'; 'final': trained again on a fresh seed after the search; 'ablation': the winner,"
+        " or the winner with one part taken out, on a further fresh seed.",
         required=True,
         choices=ROLES,
     ),
-    Column("label", TEXT, "What a final trial stands for, e.g. 'default'; null in the search."),
+    Column(
+        "label",
+        TEXT,
+        "What a final trial stands for, e.g. 'default', or an ablation's change of the winner, e.g."
+        " 'divergence = 0'; null in the search.",
+    ),
     Column("method", TEXT, "Name of the method, e.g. 'lgm_acgan'.", required=True),
     Column("benchmark", TEXT, "Name of the benchmark, e.g. 'split_digits'.", required=True),
     Column("scenario", TEXT, "Which logits compete, e.g. 'class'.", required=True),

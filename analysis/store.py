@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
 from analysis import events, schema
 from analysis.log import Log, RecordError, decode, encode, lines, writing
@@ -123,7 +124,8 @@ class Record:
         """One trial ended; its events are on disk when this returns.
 
         Args:
-            trial_id: number of the trial, from ``schema.FIRST_FINAL`` on in the final phase.
+            trial_id: number of the trial: from ``schema.FIRST_FINAL`` on in the final phase, from
+                ``schema.FIRST_ABLATION`` on in an ablation.
             config: its configuration; becomes the columns ``config.<name>``.
             columns: the other columns of ``schema.TRIALS`` that are not derived. ``versions`` may
                 be a mapping, ``started`` and ``finished`` are datetimes with a time zone. NaN
@@ -321,6 +323,30 @@ def read(directory: Path | str) -> Tables:
     # Trials first: each is written after its accuracies.
     tables = {name: _read(Path(directory), name) for name in schema.TABLES}
     return Tables(**{name: table.to_pandas() for name, table in tables.items()})
+
+
+def best(directory: Path | str) -> dict[str, Any]:
+    """What ``best.yaml`` says: the winner of a study, its configuration, how it compares.
+
+    Raises:
+        RecordError: if the study has no winner yet, or the file is damaged.
+    """
+    path = Path(directory) / "best.yaml"
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecordError(
+            f"{directory} has no winner yet (no best.yaml): bring the study to its end with"
+            f" python run_search.py --resume {directory}"
+        ) from None
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict) or not {"trial", "config"} <= found.keys():
+        raise RecordError(
+            f"{path} names no winner: --resume {directory} --trials N with a larger N writes it"
+            " anew"
+        )
+    return found
 
 
 def matrix(

@@ -78,7 +78,8 @@ ARROWS = {  # of our own modules, what files may import; and what not, ours or n
     "trainables/[!_]*.py": (("trainables.engine",), ("ray", "optuna")),
     "trainables/engine/**/*.py": (("trainables",), (*METHODS, *OTHERS, "trainables.ray")),
     "trainables/benchmarks/**/*.py": (("trainables",), (*METHODS, *OTHERS, "trainables.ray")),
-    "analysis/**/*.py": (("trainables.engine.metrics", "analysis"), ("ray", "torch")),
+    # Not __main__, a command line like run_search.py: an ablation trains.
+    "analysis/**/[!_]*.py": (("trainables.engine.metrics", "analysis"), ("ray", "torch")),
 }
 
 

@@ -32,11 +32,11 @@ def environment_of(home: Path) -> dict[str, str]:
 
 
 class Driver:
-    """``run_search.py`` in a process and a session of its own."""
+    """``run_search.py``, or another command, in a process and a session of its own."""
 
-    def __init__(self, env, *arguments):
+    def __init__(self, env, *arguments, command=("run_search.py",)):
         self.process = subprocess.Popen(
-            [sys.executable, "run_search.py", *map(str, arguments)],
+            [sys.executable, *command, *map(str, arguments)],
             cwd=ROOT,
             env=env,
             stdout=subprocess.PIPE,
@@ -259,6 +259,38 @@ def test_a_killed_engine_costs_no_trial(home, tmp_path):
     assert Counter(rows.status) == {"completed": 8}
     assert settings.read(tmp_path / "a").lanes == 2 and set(rows.lanes) <= {1, 2}
     assert "8 completed, 0 stopped early, 0 failed" in out and "Final comparison" in out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_ablation_trains_what_is_missing_and_nothing_twice(cluster, tmp_path):
+    env, address = cluster
+    folder, ablate = tmp_path / "a", ("-m", "analysis", "ablate")
+    typed = ("--method", "lgm_memory", "--benchmark", "gaussian", "--study-dir", folder)
+    budget = ("--trials", 2, "--final-seeds", 1, "--top", 1, "--engines", 1, "--lanes", 2)
+    Driver(env, *typed, *budget, *address).end()
+    opened = yaml.safe_load((folder / "best.yaml").read_text())["test_opened"]
+
+    begun = Driver(env, folder, "--seeds", 3, "--engines", 1, *address, command=ablate)
+    begun.wait_for(folder, 2 + 4 + 1)
+    os.killpg(begun.process.pid, signal.SIGINT)
+    assert f"Go on with:\n  python -m analysis ablate {folder} --seeds 3" in begun.end(130)
+    before = pd.read_parquet(folder / "trials.parquet").set_index("trial_id")
+    out = Driver(env, folder, "--seeds", 3, "--engines", 1, *address, command=ablate).end()
+    assert "Of 1 loss term of lgm_memory, 1 matters: classifier_rehearsal" in out
+    assert (folder / "ablation.png").stat().st_size > 10_000
+
+    tables = store.read(folder)
+    after = tables.trials.set_index("trial_id")
+    rows = after[after.role == "ablation"]
+    pd.testing.assert_series_equal(after.finished[before.index], before.finished)
+    (other,) = set(rows.label) - {"winner", "classifier_rehearsal = 0"}  # its other choice
+    assert other.startswith("reset_classifier = ")
+    assert Counter(rows.label) == {"winner": 3, "classifier_rehearsal = 0": 3, other: 3}
+    assert len({frozenset(of.seed) for _, of in rows.groupby("label")}) == 1
+    assert not set(rows.seed) & set(after[after.role != "ablation"].seed)
+    assert set(tables.accuracy[tables.accuracy.trial_id.isin(rows.index)].split) == {"validation"}
+    assert yaml.safe_load((folder / "best.yaml").read_text())["test_opened"] == opened
 
 
 @pytest.mark.slow

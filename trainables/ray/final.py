@@ -6,56 +6,38 @@ validation data; and only then is test data opened, for the winner, the default,
 (``sequential``) and the ceiling (``joint``).
 """
 
-import contextlib
+import functools
 import itertools
-import json
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
 import yaml
 from ray.exceptions import RayError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import search_spaces
 from analysis import tables
 from analysis.schema import FIRST_FINAL
 from analysis.statistics import Interval, mean_interval, paired_difference
 from analysis.store import Record
-from trainables.engine.noise import seed_of
-from trainables.ray.engine import describe
-from trainables.ray.engines import Engines
+from trainables.ray import reruns
 from trainables.ray.names import OF_GENERATORS
-from trainables.ray.recorder import checkpoint_file, enter_tasks
+from trainables.ray.recorder import checkpoint_file
+from trainables.ray.reruns import Contender, Rerun, fresh_seeds, states
 from trainables.ray.settings import Study, StudyError
-from trainables.ray.study import PROTOCOL, Session, columns, commit, plan_of, versions
+from trainables.ray.study import PROTOCOL, Session, commit, plan_of, versions
 from trainables.ray.trial import stream_of
 
 FLOOR, CEILING = "sequential", "joint"
 AFTER_EACH = "validation_cas_after_each_task"
-LANES = 16  # an engine, at least: no suggestion waits for the results
+ROLE = "final"
 
 
 class NothingCompleted(Exception):
     """No trial of a search came to the end of the stream."""
-
-
-class Contender(NamedTuple):
-    """A configuration that is trained again on fresh seeds."""
-
-    label: str
-    method: str
-    config: dict[str, Any]
-    trial: int | None = None  # of the search, if it comes from there
-
-    @property
-    def key(self) -> tuple[str, str]:
-        return self.method, json.dumps(self.config, sort_keys=True)
 
 
 class OnTest(NamedTuple):
@@ -68,16 +50,6 @@ class OnTest(NamedTuple):
     def joint(self, row: Sequence[float]) -> float:
         """The mean of a row in which every example counts once."""
         return float(np.average(row, weights=self.examples))
-
-
-class Rerun(NamedTuple):
-    """One contender on one fresh seed, trained."""
-
-    contender: Contender
-    seed: int
-    trial_id: int
-    score: float  # on validation data
-    row: dict[str, Any]  # of trials.parquet
 
 
 def contenders(study: Study, rows: Sequence[dict[str, Any]]) -> list[Contender]:
@@ -102,14 +74,9 @@ def contenders(study: Study, rows: Sequence[dict[str, Any]]) -> list[Contender]:
     return found
 
 
-def fresh_seeds(study: Study) -> list[int]:
-    """Seeds of the final phase, the same for every contender, so that they can be paired."""
-    return [seed_of("final", study.seed, i) for i in range(study.final_seeds)]
-
-
 def state_file(directory: Path, trial_id: int) -> Path:
     """Where a rerun's last state waits for the test data."""
-    return checkpoint_file(directory.absolute() / "checkpoints" / "final", trial_id)
+    return checkpoint_file(states(directory, "final"), trial_id)
 
 
 def run(session: Session) -> tuple[list[tables.Contender], str]:
@@ -146,115 +113,35 @@ def run(session: Session) -> tuple[list[tables.Contender], str]:
 
 
 def train(session: Session, lineup: Sequence[Contender]) -> list[Rerun]:
-    """Every contender on every fresh seed; a seed on which it diverges counts as 0.
-
-    Raises:
-        StudyError: if a state cannot be saved, to a full disk say.
-    """
-    study, directory, record, engines, *_ = session
-    done, jobs = [], []
-    known = {
-        (row["method"], json.dumps(row["config"], sort_keys=True), row["seed"]): row
-        for row in record.trials()
-        if row["role"] == "final"
-    }
-    next_id = max((row["trial_id"] for row in known.values()), default=FIRST_FINAL - 1) + 1
-    for contender in {c.key: c for c in reversed(lineup)}.values():
-        for seed in fresh_seeds(study):
-            row = known.get((*contender.key, seed))
-            if row and is_known(record, row, directory):
-                done.append(Rerun(contender, seed, row["trial_id"], row["score"] or 0.0, row))
-                continue
-            jobs.append((contender, seed, row["trial_id"] if row else next_id))
-            next_id += row is None
-
-    examples = [len(task.validation.y) for task in stream_of(plan_of(study)).tasks]
-    title = f"final phase: {len(lineup)} configurations × {study.final_seeds} fresh seeds"
-    walks = {
-        trial_id: config_of(session, contender, seed, trial_id)
-        for contender, seed, trial_id in jobs
-    }
-    by_id = {trial_id: (contender, seed) for contender, seed, trial_id in jobs}
-    for trial_id, report in walked(engines, walks, title, session.console, session.level):
-        contender, seed = by_id[trial_id]
-        if "unsaved" in report:  # no fault of the contender's
-            raise StudyError(f"{report['unsaved']}: free space, then --resume {directory}")
-        if "unkept" in report and session.level != "quiet":
-            line = f"{report['unkept']}: samples of {contender.label} are missing, nothing else is"
-            session.console.print(line, soft_wrap=True, markup=False)
-        report = {"seed": seed} | report
-        enter_tasks(record, trial_id, report, examples)
-        failure = report.get("failure")
-        record.finish(
-            trial_id,
-            contender.config,
-            role="final",
-            label=contender.label,
-            seed=seed,
-            status="failed" if failure else "completed",
-            reason=failure,
-            # Floor and ceiling have no score where the metric is of generators.
-            score=None if failure else report.get(study.metric),
-            metric=study.metric,
-            tasks_learned=report["tasks_learned"],
-            seconds=report.get("seconds"),
-            memory_bytes=report.get("memory_bytes"),
-            lanes=report.get("lanes", 1),
-            started=report.get("started"),
-            finished=datetime.now(UTC),
-            **columns(study) | {"method": contender.method},
-        )
-        row = next(r for r in record.trials() if r["trial_id"] == trial_id)
-        done.append(Rerun(contender, seed, trial_id, row["score"] or 0.0, row))
-    return done
+    """Every contender on every fresh seed of this phase, as ``reruns.train``."""
+    settled = functools.partial(is_settled, session.record, session.directory)
+    seeds = seeds_of(session.study)
+    return reruns.train(session, lineup, ROLE, seeds, FIRST_FINAL, settled, config_of)
 
 
-def is_known(record: Record, row: dict[str, Any], directory: Path) -> bool:
+def seeds_of(study: Study) -> list[int]:
+    """The fresh seeds of this phase."""
+    return fresh_seeds(ROLE, study.seed, study.final_seeds)
+
+
+def is_settled(record: Record, directory: Path, row: dict[str, Any]) -> bool:
     """Whether an earlier run of the phase leaves nothing to train for this row."""
     trial_id = row["trial_id"]
     tested = record.row(trial_id, row["tasks_learned"] - 1, "test")
     return bool(row["status"] == "failed" or tested or state_file(directory, trial_id).exists())
 
 
-def config_of(session: Session, contender: Contender, seed: int, trial_id: int) -> dict[str, Any]:
-    """What an engine needs to know of a rerun (``EngineActor.learn``)."""
+def config_of(
+    session: Session, contender: Contender, seed: int, trial_id: int, role: str = ROLE
+) -> dict[str, Any]:
+    """As ``reruns.config_of``; generators are measured, and samples of the first seed are kept."""
     study = session.study
-    plan = plan_of(study)._replace(method=contender.method, quality=True)
-    kept = {}
-    if contender.method == study.method and seed == fresh_seeds(study)[0]:
+    config = reruns.config_of(session, contender, seed, trial_id, role)
+    config["plan"]["quality"] = True
+    if contender.method == study.method and seed == seeds_of(study)[0]:
         file = session.directory.absolute() / "generated" / f"{trial_id}.safetensors"
-        kept = {"generated": {"file": str(file), "label": contender.label}}
-    return kept | {
-        "number": trial_id,
-        "hyper": contender.config,
-        "seed": seed,
-        "plan": plan._asdict(),
-        "checkpoints": str(state_file(session.directory, trial_id).parent),
-    }
-
-
-def walked(
-    engines: Engines, walks: dict[int, dict[str, Any]], title: str, console: Console, level: str
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Walk the stream with every configuration: trial id and last report, as they end."""
-    waiting, under_way = deque(walks.items()), {}
-    lanes = max(engines.lanes, LANES)
-    free = deque(actor for _ in range(lanes) for actor in engines.actors)
-    with progress(title, len(walks), console, level) as advance:
-        while waiting or under_way:
-            while waiting and free:
-                (trial_id, config), actor = waiting.popleft(), free.popleft()
-                future = actor.walk.options(name=f"final trial {trial_id}").remote(config)
-                under_way[future] = trial_id, actor
-            (future,), _ = ray.wait(list(under_way))
-            trial_id, actor = under_way.pop(future)
-            free.append(actor)
-            try:
-                report = cast(Any, ray.get(future))
-            except RayError as error:
-                report = {"failure": describe(error), "tasks_learned": 0}
-            advance()
-            yield trial_id, report
+        config["generated"] = {"file": str(file), "label": contender.label}
+    return config
 
 
 def open_test(
@@ -449,22 +336,3 @@ def in_words(best: dict[str, Any], directory: Path) -> str:
             "after its result was known."
         )
     return "\n".join(lines)
-
-
-@contextlib.contextmanager
-def progress(title: str, total: int, console: Console, level: str) -> Iterator[Callable[[], None]]:
-    """A bar, or a line where there is no terminal; calling what it yields advances the bar."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=level == "quiet" or not console.is_terminal,
-    )
-    if total and level != "quiet" and not console.is_terminal:
-        console.print(title, soft_wrap=True, highlight=False)
-    with bar:
-        task = bar.add_task(title, total=total)
-        yield lambda: bar.advance(task)

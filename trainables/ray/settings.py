@@ -121,7 +121,8 @@ def in_use(directory: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise StudyError(
-            f"another search is running in {directory}: wait for it, or choose another --study-dir"
+            f"another search is running in {directory}, or its ablation: wait for it, or name "
+            "another folder"
         ) from None
     except OSError as error:
         raise StudyError(

@@ -6,6 +6,7 @@ import importlib.metadata
 import logging
 import platform
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,9 @@ from analysis.store import Record
 from trainables.benchmarks import Stream
 from trainables.engine import metrics
 from trainables.engine.method import Problem, configure
-from trainables.ray.engines import Engines, measured_lanes, most_lanes
+from trainables.ray import settings
+from trainables.ray.cluster import connected
+from trainables.ray.engines import Engines, measured_lanes, most_lanes, placed, started
 from trainables.ray.names import OF_GENERATORS
 from trainables.ray.recorder import Recorder
 from trainables.ray.scheduler import make_scheduler
@@ -47,6 +50,49 @@ class Session(NamedTuple):
     engines: Engines
     console: Console  # where to show progress
     level: str = "normal"  # as in ``Screen``
+
+
+class Place(NamedTuple):
+    """Where to train, as it was typed; None is for us to find out."""
+
+    address: str | None = None  # of a running cluster
+    engines: int | None = None
+    gpus: float | None = None  # an engine
+    lanes: int | str | None = None  # as in ``choose_lanes``
+
+
+@contextlib.contextmanager
+def on_engines(
+    study: Study, directory: Path, record: Record, place: Place, console: Console, level: str
+) -> Iterator[tuple[Session, str | None]]:
+    """Engines for as long as a study needs them: its session, and the address of Ray's web page.
+
+    The study remembers how many lanes they have.
+
+    Raises:
+        ClusterError: if there is no Ray or no engine.
+        KeyboardInterrupt: when the process is told to terminate.
+    """
+
+    def say(line: str) -> None:
+        if level != "quiet":
+            console.print(line, soft_wrap=True, markup=False)
+
+    say("starting Ray ...")
+    with connected(place.address, place.engines) as cluster:
+        signal.signal(signal.SIGTERM, interrupt)  # Ray has set its own, which saves nothing
+        count, gpus, note = placed(cluster, place.engines, place.gpus)
+        if note:
+            say(note)
+        with started(plan_of(study), cluster, count, gpus, say) as actors:
+            study, lanes = choose_lanes(study, actors, place.lanes, say)
+            settings.write(directory, study)
+            engines = Engines(actors, lanes)
+            yield Session(study, directory, record, engines, console, level), cluster.dashboard
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
 
 
 def search(session: Session, dashboard: str | None, deadline: float | None = None) -> None:

@@ -4,10 +4,16 @@ import contextlib
 import sys
 
 import pytest
+from rich.console import Console
 
+from analysis.store import Record
+from tests.trainables.ray.fake_engines import FakeEngine, FakeRay
 from tests.trainables.ray.test_trial import plan
-from trainables.ray import engine
+from trainables.ray import engine, final, reruns
 from trainables.ray.engine import EngineActor
+from trainables.ray.engines import Engines
+from trainables.ray.settings import Study
+from trainables.ray.study import Session
 from trainables.ray.trial import engine_of
 
 
@@ -48,3 +54,24 @@ def new_process():
     engine_of.cache_clear()
     yield engine_of.cache_clear
     engine_of.cache_clear()
+
+
+@pytest.fixture
+def fake_ray(monkeypatch) -> FakeRay:
+    ray = FakeRay()
+    monkeypatch.setattr(final, "ray", ray)
+    monkeypatch.setattr(reruns, "ray", ray)
+    return ray
+
+
+@pytest.fixture
+def session(tmp_path):
+    """Make a session of two engines that answer what they are told to."""
+    study = Study("s", "lgm_acgan", "gaussian", final_seeds=3, top=2)
+    with Record(tmp_path, study.name) as record:
+
+        def call(answer, study=study):
+            engines = Engines([FakeEngine(answer), FakeEngine(answer)], 2)
+            return Session(study, tmp_path, record, engines, Console(quiet=True), "quiet")
+
+        yield call

@@ -2,11 +2,9 @@
 
 import ast
 import io
-import json
 import math
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -16,20 +14,11 @@ from rich.console import Console
 import search_spaces
 from analysis.schema import FIRST_FINAL
 from analysis.store import Record
-from trainables.engine.noise import trial_seed
+from tests.trainables.ray.fake_engines import TASKS, report
 from trainables.ray import final
-from trainables.ray.engines import Engines
-from trainables.ray.final import (
-    Contender,
-    OnTest,
-    Rerun,
-    comparison,
-    contenders,
-    fresh_seeds,
-    in_words,
-)
+from trainables.ray.final import OnTest, comparison, contenders, in_words
+from trainables.ray.reruns import Contender, Rerun, fresh_seeds
 from trainables.ray.settings import Study, StudyError
-from trainables.ray.study import Session
 from trainables.ray.trial import Plan
 
 ROOT = Path(__file__).parents[3]
@@ -72,15 +61,6 @@ def test_a_floor_is_also_the_default_of_its_own_study():
     found = contenders(Study("s", "sequential"), [])
     assert [c.label for c in found] == ["default", "sequential", "joint"]
     assert found[0].key == found[1].key
-
-
-def test_fresh_seeds_are_those_of_no_trial():
-    seeds = fresh_seeds(STUDY)
-    assert len(set(seeds)) == 3
-    assert seeds == fresh_seeds(STUDY._replace(method="joint", trials=1, name="other"))
-    assert seeds == fresh_seeds(STUDY._replace(final_seeds=9))[:3]  # more seeds keep the first
-    assert not set(seeds) & set(fresh_seeds(STUDY._replace(seed=1)))
-    assert trial_seed(STUDY.seed, DEFAULT) not in seeds
 
 
 # ---- the answer, from data made by hand ----------------------------------------------------------
@@ -231,114 +211,6 @@ def test_one_seed_says_nothing_about_the_spread(tmp_path):
 
 # ---- on engines ----------------------------------------------------------------------------------
 
-TASKS, EXAMPLES = 3, [20, 20, 20]  # of the validation data of "gaussian"
-
-
-class Future:
-    def __init__(self, engine, name, config):
-        self.engine, self.name, self.config = engine, name, config
-
-
-class FakeEngine:
-    """Answers at once what it is told to; an exception is raised."""
-
-    def __init__(self, answer):
-        self.answer = answer
-        self.walk = SimpleNamespace(options=lambda name: self._method(name))
-        self.test_row = self._method("test row")
-
-    def _method(self, name):
-        return SimpleNamespace(remote=lambda config: Future(self, name, config))
-
-
-class FakeRay:
-    """Walks end in the order of ``lasts`` of their trials; remembers who was under way."""
-
-    def __init__(self, lasts=int):
-        self.lasts = lasts
-        self.under_way: list[list[Future]] = []
-
-    def wait(self, futures):
-        self.under_way.append(list(futures))
-        first = min(futures, key=lambda future: self.lasts(future.config["number"]))
-        return [first], [future for future in futures if future is not first]
-
-    def get(self, future):
-        if isinstance(future, list):
-            return [self.get(one) for one in future]
-        answer = future.engine.answer(future.config)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-@pytest.fixture
-def fake_ray(monkeypatch) -> FakeRay:
-    ray = FakeRay()
-    monkeypatch.setattr(final, "ray", ray)
-    return ray
-
-
-def walked(engines, walks, level="normal", terminal=False):
-    """What came of the walks, in this order, and what was printed."""
-    out = io.StringIO()
-    console = Console(file=out, force_terminal=terminal, width=60, color_system=None)
-    return list(final.walked(engines, walks, "the final phase", console, level)), out.getvalue()
-
-
-def test_walks_fill_the_lanes_of_all_engines(fake_ray, monkeypatch):
-    monkeypatch.setattr(final, "LANES", 1)
-    lasts = [5, 1, 9, 8, 7, 6, 2]
-    fake_ray.lasts = lasts.__getitem__
-    engines = [FakeEngine(lambda config: {"of": config["number"]}) for _ in range(2)]
-    found, _ = walked(Engines(engines, 2), {n: {"number": n} for n in range(7)})
-    assert found == [(n, {"of": n}) for n in (1, 0, 5, 6, 4, 3, 2)]
-    assert [len(futures) for futures in fake_ray.under_way] == [4, 4, 4, 4, 3, 2, 1]
-    for futures in fake_ray.under_way:
-        assert all(sum(f.engine is engine for f in futures) <= 2 for engine in engines)
-    assert [f.engine for f in fake_ray.under_way[0]] == engines * 2
-    names = {f.name for futures in fake_ray.under_way for f in futures}
-    assert names == {f"final trial {n}" for n in range(7)}
-
-
-def test_a_walk_whose_engine_died_too_often_has_failed(fake_ray):
-    engine = FakeEngine(lambda config: ActorDiedError() if config["number"] == 1 else {})
-    found, _ = walked(Engines([engine], 1), {n: {"number": n} for n in range(3)})
-    assert [trial_id for trial_id, _ in found] == [0, 1, 2]
-    assert found[1][1]["failure"].startswith("ActorDiedError: ")
-    assert found[1][1]["tasks_learned"] == 0 and "\n" not in found[1][1]["failure"]
-    broken = FakeEngine(lambda config: KeyError("ours"))
-    with pytest.raises(KeyError, match="ours"):
-        walked(Engines([broken], 1), {0: {"number": 0}})
-
-
-def test_progress_is_a_line_or_a_bar_or_nothing(fake_ray):
-    engines, walks = Engines([FakeEngine(lambda config: {})], 1), {0: {"number": 0}}
-    assert walked(engines, walks)[1] == "the final phase\n"
-    assert walked(engines, {}) == ([], "")
-    assert "\x1b" in walked(engines, walks, terminal=True)[1]
-    assert walked(engines, walks, "quiet")[1] == walked(engines, walks, "quiet", True)[1] == ""
-
-
-@pytest.fixture
-def session(tmp_path):
-    """Make a session of two engines that answer what they are told to."""
-    with Record(tmp_path, STUDY.name) as record:
-
-        def call(answer, study=STUDY):
-            engines = Engines([FakeEngine(answer), FakeEngine(answer)], 2)
-            return Session(study, tmp_path, record, engines, Console(quiet=True), "quiet")
-
-        yield call
-
-
-def report(config, **more):
-    rows = [[0.25 * (i + 1)] * (i + 1) for i in range(TASKS)]
-    history = {"accuracy": rows, "quality": [{}] * TASKS, "losses": [{"ce": 1.0}] * TASKS}
-    about = {"history": json.dumps(history)}
-    about |= {"seed": config["seed"], "seconds": 2.0, "memory_bytes": 8, "joint_accuracy": 0.75}
-    return about | {"tasks_learned": TASKS, "done": True, "lanes": 3} | more
-
 
 def test_reruns_are_entered_with_their_lanes_and_one_that_fails_counts_as_nothing(
     session, fake_ray, tmp_path
@@ -357,7 +229,7 @@ def test_reruns_are_entered_with_their_lanes_and_one_that_fails_counts_as_nothin
     assert sorted(r.score for r in done) == [0.0] + [0.75] * 8
     rows = one.record.trials()
     assert [row["trial_id"] for row in rows] == list(range(FIRST_FINAL, FIRST_FINAL + 9))
-    assert Counter(row["seed"] for row in rows) == Counter(fresh_seeds(STUDY) * 3)
+    assert Counter(row["seed"] for row in rows) == Counter(fresh_seeds("final", STUDY.seed, 3) * 3)
     assert [row["lanes"] for row in rows] == [3, 1] + [3] * 7
     assert {row["method"] for row in rows} == {"lgm_acgan", "sequential"}
     assert rows[1]["status"] == "failed" and rows[1]["reason"].startswith("ActorDiedError")
@@ -387,7 +259,7 @@ def test_reruns_are_measured_and_one_of_each_contender_keeps_its_samples(session
     assert all(Plan(**config["plan"]).quality for config in configs)
     kept = {c["number"]: c["generated"] for c in configs if "generated" in c}
     assert [about["label"] for about in kept.values()] == ["trial 3", "default"]
-    assert {c["seed"] for c in configs if "generated" in c} == {fresh_seeds(STUDY)[0]}
+    assert {c["seed"] for c in configs if "generated" in c} == {final.seeds_of(STUDY)[0]}
     for number, about in kept.items():
         assert about["file"] == str(one.directory / "generated" / f"{number}.safetensors")
 

@@ -1,0 +1,145 @@
+"""What a study found, taken apart and drawn.
+
+python -m analysis ablate runs/lgm_acgan-split_digits
+"""
+
+import argparse
+import functools
+import shlex
+import sys
+from pathlib import Path
+
+from analysis.log import RecordError
+from trainables.ray.command_line import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    Parser,
+    Usage,
+    add_engines,
+    carried_out,
+    complain,
+    positive,
+    study_in,
+)
+
+PROGRAM = "python -m analysis"
+COMMANDS = """RUN is the folder that a search printed when it started, e.g.
+runs/lgm_acgan-split_digits.
+
+examples:
+  python -m analysis ablate RUN                    which loss terms and choices matter
+  python -m analysis ablate RUN --seeds 10         narrower intervals; what is done is kept
+  python -m analysis pictures RUN                  what the winner and the default replay
+  python -m analysis pictures RUN --trial "trial 17"
+
+exit codes: 0 done, 1 failed, 2 usage, 130 interrupted (what is done is saved)
+"""
+ABLATE = """Which parts of a study's winner matter.
+
+Sets the coefficient of each of the winner's loss terms to zero in turn, and makes each of its
+choices (text, true or false) otherwise; trains all of these and the winner itself on the same fresh
+seeds, and compares them pair by pair. Trains on training data, scores on validation data; test data
+stays closed. Prints a table and the answer, draws RUN/ablation.png, and enters every rerun in
+RUN/trials.parquet under the role "ablation". What is trained already is not trained again, so a
+second call only reads and draws.
+"""
+PICTURES = """Draw what generative replay remembers, from the examples in RUN/generated.
+
+Writes into RUN/pictures, for the winner and the default: what each class looks like after every
+task (images only), and a t-SNE map of real and replayed examples. If the study has measured the
+quality of its replay, also a curve over the tasks for each measure.
+"""
+
+
+def parser() -> Parser:
+    p = Parser(
+        prog=PROGRAM,
+        description="What a study found, taken apart and drawn.",
+        epilog=COMMANDS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = p.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name, function, about):
+        command = commands.add_parser(
+            name,
+            help=about.partition("\n")[0].rstrip("."),
+            description=about,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.add_argument("run", metavar="RUN", type=Path, help="folder of the study")
+        command.set_defaults(command=function)
+        return command
+
+    ablation = add("ablate", ablate, ABLATE)
+    ablation.add_argument(
+        "--seeds", metavar="N", type=positive, default=5, help="fresh seeds (default: 5)"
+    )
+    add_engines(ablation.add_argument_group("where"))
+    pictures = add("pictures", draw, PICTURES)
+    pictures.add_argument(
+        "--trial",
+        metavar="LABEL",
+        help='as in trials.parquet, e.g. "trial 17", "default", or winner (default: both)',
+    )
+    return p
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    try:
+        args = parser().parse_args(arguments)
+        return args.command(args)
+    except Usage as error:
+        return complain(PROGRAM, error, EXIT_USAGE)
+    except RecordError as error:
+        return complain(PROGRAM, error, EXIT_FAILED)
+
+
+def ablate(args) -> int:
+    """``ablate``."""
+    study = study_in(args.run)
+
+    def work() -> int:
+        from rich.console import Console
+
+        from analysis.ablation import plot, sentence, table
+        from analysis.log import writing
+        from analysis.store import Record
+        from trainables.ray import ablation
+        from trainables.ray.settings import in_use
+        from trainables.ray.study import Place, on_engines
+
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+        place = Place(args.address, args.engines, args.gpus_per_engine)
+        with in_use(args.run), Record(args.run, study.name) as record:
+            opened = functools.partial(
+                on_engines, study, args.run, record, place, console, "normal"
+            )
+            found = ablation.run(study, args.run, record, args.seeds, opened)
+        picture = args.run / "ablation.png"
+        with writing(picture):
+            plot(found, picture)
+        console.print(table(found))
+        console.print(sentence(found), soft_wrap=True, markup=False)
+        console.print(f"Picture: {picture}", soft_wrap=True, markup=False)
+        return 0
+
+    again = f"{PROGRAM} ablate {shlex.quote(str(args.run))} --seeds {args.seeds}"
+    return carried_out(PROGRAM, args.address, work, lambda: again)
+
+
+def draw(args) -> int:
+    """``pictures``."""
+    study_in(args.run)
+    from analysis import pictures
+
+    for file in pictures.draw(args.run, args.trial):
+        print(file)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

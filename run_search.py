@@ -50,6 +50,17 @@ def whole(text: str) -> int:
     return int(text)
 
 
+def held(text: str) -> tuple[str, int | float | bool | str]:
+    """A name and a value: a number, true or false, or a word."""
+    name, _, value = text.partition("=")
+    if not name or not value:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return name, kind(value)
+    return name, {"true": True, "false": False}.get(value, value)
+
+
 def lanes(text: str) -> int | str:
     return text if text == "auto" else positive(text)
 
@@ -90,6 +101,8 @@ def parser() -> Parser:
         "first task), a network of torchvision, or one of its nodes (resnet18.layer3)")  # fmt: skip
     add(what, "attributes", "WHO", f"who is told the class attributes: {names(ATTRIBUTES)}")
     add(what, "metric", "NAME", f"validation score after the last task: {names(METRICS)}")
+    add(what, "fix", "NAME=VALUE", "hold a hyperparameter or a shape, e.g. network=convolutional; "
+        "repeatable", type=held, action="append")  # fmt: skip
     what.add_argument(
         "--search-shapes", action="store_true", default=None, help="search widths and batches too"
     )
@@ -185,7 +198,7 @@ def show_space(args) -> int:
 
 def new_study(args, name: str):
     """The settings that were typed, every name checked."""
-    from trainables.ray.settings import Study
+    from trainables.ray.settings import Study, check_fixed
 
     for what, known in (
         ("method", search_spaces.names()),
@@ -201,8 +214,14 @@ def new_study(args, name: str):
     typed = {k: getattr(args, k) for k in (*SETTINGS, *ADJUSTABLE)}
     if typed.pop("reproducible"):
         typed["batch"] = BATCHES_OF * (args.engines or os.cpu_count() or 1)
+    typed["fixed"] = dict(args.fix) if args.fix else None
     typed["data_dir"] = args.data_dir and str(Path(args.data_dir).absolute())
-    return Study(name=name, **{k: v for k, v in typed.items() if v is not None})
+    study = Study(name=name, **{k: v for k, v in typed.items() if v is not None})
+    try:
+        check_fixed(study)
+    except ValueError as error:
+        raise Usage(error) from error
+    return study
 
 
 def old_study(args):
@@ -213,7 +232,7 @@ def old_study(args):
     """
     if args.study_dir is not None:
         raise Usage("--resume DIR names the study's folder: leave --study-dir out")
-    for name in SETTINGS:
+    for name in (*SETTINGS, "fix"):
         if getattr(args, name) is not None:
             option = "--" + name.replace("_", "-")
             raise Usage(f"--resume takes the study's own settings: leave {option} out")
@@ -254,13 +273,13 @@ def run(args) -> int:
         nonlocal directory
         from rich.console import Console
 
-        from trainables.ray.study import check_metric, stream_of_study
+        from trainables.ray.study import check, stream_of_study
 
         console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
         study, directory = resolve(args)
         try:
             stream = stream_of_study(study)
-            check_metric(study, stream.problem)
+            check(study, stream.problem)
         except ValueError as error:  # unknown benchmark or embedder, missing or damaged data, ...
             raise Usage(error) from error
         if args.dry_run:

@@ -53,6 +53,25 @@ class Answers:
         return self.params[name]
 
 
+class Held:
+    """An Optuna trial in which some parameters are fixed: they are not asked for."""
+
+    def __init__(self, trial, fixed: Mapping[str, Any]):
+        self.trial, self.fixed = trial, fixed
+
+    def suggest_float(self, name, low, high, **options) -> float:
+        return self._unless(name, self.trial.suggest_float, low, high, **options)
+
+    def suggest_int(self, name, low, high, **options) -> int:
+        return self._unless(name, self.trial.suggest_int, low, high, **options)
+
+    def suggest_categorical(self, name, choices) -> Any:
+        return self._unless(name, self.trial.suggest_categorical, choices)
+
+    def _unless(self, name: str, suggest: Callable, *range_, **options) -> Any:
+        return self.fixed[name] if name in self.fixed else suggest(name, *range_, **options)
+
+
 def explore(space: Space) -> list[Parameter]:
     """Every parameter that a space can suggest, in the order in which it does.
 

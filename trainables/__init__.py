@@ -2,7 +2,9 @@
 
 import importlib
 import pathlib
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+
+TRAINABLE = "trainable"  # the embedder that is trained with a method
 
 
 def names() -> list[str]:
@@ -10,6 +12,16 @@ def names() -> list[str]:
     return sorted(f.stem for f in pathlib.Path(__file__).parent.glob("[!_]*.py"))
 
 
-def load(name: str) -> ModuleType:
-    """Import the module of one method, e.g. ``load("lgm_acgan")``."""
-    return importlib.import_module(f"trainables.{name}")
+def load(name: str, embedder: str = "") -> ModuleType | SimpleNamespace:
+    """Import the module of one method, e.g. ``load("lgm_acgan")``.
+
+    Args:
+        embedder: "trainable" puts an embedder that is trained with it in front of the method; all
+            others are no part of a method.
+    """
+    module = importlib.import_module(f"trainables.{name}")
+    if embedder != TRAINABLE:
+        return module
+    from trainables.engine.embedder import in_front_of
+
+    return in_front_of(module)

@@ -30,13 +30,13 @@ from trainables.benchmarks.cache import digest, kept
 from trainables.benchmarks.sources import Examples
 from trainables.engine.errors import DataError, unknown
 
-IDENTITY, BASE_TASK = "identity", "base_task"
+OWN = IDENTITY, BASE_TASK, TRAINABLE = "identity", "base_task", "trainable"
 BATCH = 64  # images that pass a backbone at once
 
 
 def names() -> list[str]:
-    """``identity``, ``base_task`` and every classification network of the installed torchvision."""
-    return [IDENTITY, BASE_TASK, *networks()]
+    """Embedders of our own, and every classification network of the installed torchvision."""
+    return [*OWN, *networks()]
 
 
 def networks() -> list[str]:
@@ -51,7 +51,10 @@ def check(embedder: str) -> None:
 
     Whether a network has a node is known only once its weights are there: `embed` says so.
     """
-    if embedder not in (IDENTITY, BASE_TASK) and embedder.partition(".")[0] not in networks():
+    if (
+        embedder not in (IDENTITY, BASE_TASK, TRAINABLE)
+        and embedder.partition(".")[0] not in networks()
+    ):
         raise unknown("embedder", embedder, names())
 
 
@@ -70,7 +73,7 @@ def embed(
         ValueError: a network for examples that are not images; a node that it does not have.
         DataError: the network's weights are neither on disk nor to be downloaded.
     """
-    if embedder == IDENTITY:
+    if embedder in (IDENTITY, TRAINABLE):
         return pixels(examples, dtype)
     if embedder == BASE_TASK:
         taught = first()

@@ -38,7 +38,6 @@ from trainables.engine.method import Batch, Hyper, Method, Params, Problem, Shap
 from trainables.engine.nets import Net, encoder
 from trainables.engine.optim import Moments, adam, flatten, moments
 
-TRAINABLE = "trainable"
 EXAMPLES = 256  # of a task, that importances are computed from
 SHAPE = {"embedder_hidden": 128, "embedder_layers": 1, "embedder_features": 64}
 HYPER = {
@@ -96,8 +95,9 @@ def build(module: ModuleType | SimpleNamespace, problem: Problem, shape: Shape) 
     e, loss = trunk(problem, shape), method.classifier_loss
     if loss is None:
         raise ValueError(
-            f"{module.__name__} does not go with embedder '{TRAINABLE}': it has no classifier that "
-            "learns from real examples; use 'identity', 'base_task' or a torchvision network"
+            f"{module.__name__.split('.')[-1]} does not go with embedder 'trainable': it has no "
+            "classifier that learns from real examples; use 'identity', 'base_task' or a network of "
+            "torchvision"
         )
 
     def init(generator):

@@ -9,7 +9,7 @@ Shape letters: B batch, N examples of a task, C classes, D input, Z latent, K la
 
 import difflib
 from collections.abc import Callable, Mapping
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -105,7 +105,7 @@ class Method(NamedTuple):
     data: Literal["task", "seen"] = "task"  # "seen": trained on all data so far (joint training)
 
 
-def configure(module: ModuleType, config: Mapping[str, Any]) -> tuple[Any, Hyper]:
+def configure(module: ModuleType | SimpleNamespace, config: Mapping[str, Any]) -> tuple[Any, Hyper]:
     """Split a configuration into a method's ``Shape`` and ``Hyper``.
 
     Args:

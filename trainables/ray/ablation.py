@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FixedTrial
 
-import trainables
 from analysis.ablation import CHOICE, TERM, Ablation, Variant
 from analysis.schema import FIRST_ABLATION
 from analysis.store import Record, best, read
@@ -117,7 +116,7 @@ def lineup_of(study: Study, winner: Contender, on: Mapping[str, bool]) -> Lineup
     """
     _, method, config, _ = winner
     space = study.space()
-    shape, hyper = configure(trainables.load(method), config)
+    shape, hyper = configure(study.module, config)
     values = shape._asdict() | hyper._asdict()
     coefficients = [name for name in hyper._fields if name in on]
     off = [name for name in coefficients if not on[name] or not values[name]]

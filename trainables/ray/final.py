@@ -23,6 +23,7 @@ from analysis import tables
 from analysis.schema import FIRST_FINAL
 from analysis.statistics import Interval, mean_interval, paired_difference
 from analysis.store import Record
+from trainables.benchmarks.embedders import IDENTITY, TRAINABLE
 from trainables.ray import reruns
 from trainables.ray.names import OF_GENERATORS
 from trainables.ray.recorder import checkpoint_file
@@ -138,6 +139,8 @@ def config_of(
     study = session.study
     config = reruns.config_of(session, contender, seed, trial_id, role)
     config["plan"]["quality"] = True
+    if contender.method != study.method and study.embedder == TRAINABLE:
+        config["plan"]["embedder"] = IDENTITY  # floor and ceiling train all of their network
     if contender.method == study.method and seed == seeds_of(study)[0]:
         file = session.directory.absolute() / "generated" / f"{trial_id}.safetensors"
         config["generated"] = {"file": str(file), "label": contender.label}

@@ -8,17 +8,22 @@ and, at the end, ``generated/`` and ``best.yaml``.
 
 import contextlib
 import functools
+import inspect
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 import yaml
 from filelock import FileLock, Timeout
+from optuna.trial import FixedTrial
 
 import search_spaces
 import trainables
-from search_spaces._tree import explore
+from search_spaces._common import trainable_embedder
+from search_spaces._tree import Held
 from trainables.engine.errors import unknown
+from trainables.engine.method import configure
 
 
 class StudyError(Exception):
@@ -42,24 +47,60 @@ class Study(NamedTuple):
     scheduler: str = "asha"
     metric: str = "joint_accuracy"
     search_shapes: bool = False
+    fixed: dict = {}  # hyperparameters that are held, name -> value  # noqa: RUF012
     batch: int | None = None  # configurations asked together and judged in order (--reproducible)
     lanes: int | None = None  # trials that an engine trains at once; measured if None
     final_seeds: int = 5
     top: int = 3
 
+    @property
+    def module(self):
+        """The method, with an embedder in front of it if that is to be trained."""
+        return trainables.load(self.method, self.embedder)
+
     def space(self) -> Callable[[Any], dict]:
-        """The method's search space, a function of an Optuna trial."""
-        space = search_spaces.load(self.method).space
-        return functools.partial(space, search_shapes=True) if self.search_shapes else space
+        """The search space, a function of an Optuna trial."""
+        return functools.partial(suggest, self)
 
     def default(self) -> dict[str, Any]:
-        """The configuration that is tried first: the space's, with the method's own shapes."""
-        config = search_spaces.load(self.method).DEFAULT
-        if not self.search_shapes:
-            return config
-        shape = trainables.load(self.method).Shape()._asdict()
-        searched = {parameter.name for parameter in explore(self.space())}
-        return config | {name: shape[name] for name in shape.keys() & searched}
+        """The configuration that is tried first: the space's, with the method's own values where it
+        has none."""
+        shape, hyper = configure(self.module, search_spaces.load(self.method).DEFAULT)
+        return self.space()(FixedTrial(shape._asdict() | hyper._asdict()))
+
+
+def suggest(study: Study, trial: Any) -> dict[str, Any]:
+    """One configuration of a study: the method's space, what comes with its options, what is held.
+
+    Args:
+        study: settings.
+        trial: of Optuna.
+    """
+    space, trial = search_spaces.load(study.method).space, Held(trial, study.fixed)
+    options = {"search_shapes": study.search_shapes}
+    if "attributes" in inspect.signature(space).parameters:
+        options["attributes"] = study.attributes in ("generator", "both")
+    config = space(trial, **options)
+    if study.embedder == trainables.TRAINABLE:
+        config |= trainable_embedder(trial)
+    return config | study.fixed
+
+
+def check_fixed(study: Study) -> None:
+    """Whether what is held are values of the method.
+
+    Raises:
+        ValueError: for an unknown name or a value of another kind, in one line.
+    """
+    shape, hyper = configure(study.module, study.fixed)
+    own = study.module.Shape()._asdict() | study.module.Hyper()._asdict()
+    for name, value in (shape._asdict() | hyper._asdict()).items():
+        kind = next(k for k in (bool, str, (int, float)) if isinstance(own[name], k))
+        if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+            expected = {bool: "true or false", str: "a name"}.get(kind, "a number")
+            raise ValueError(f"expected {expected} for {name}, got {value!r}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"expected a finite number for {name}, got {value}")
 
 
 def write(directory: Path, study: Study) -> None:

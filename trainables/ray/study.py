@@ -238,18 +238,16 @@ def stream_of_study(study: Study) -> Stream:
     return stream_of(plan_of(study))
 
 
-def check_metric(study: Study, problem: Problem) -> None:
-    """Whether the method has what the metric measures.
+def check(study: Study, problem: Problem) -> None:
+    """Whether the method can be built for the benchmark, and has what the metric measures.
 
     Raises:
-        ValueError: if it does not, in one line.
+        ValueError: if not, in one line.
     """
+    shape, _ = configure(study.module, study.default())
+    method = study.module.build(problem, shape)
     needed = OF_GENERATORS.get(study.metric)
-    if needed is None:
-        return
-    module = trainables.load(study.method)
-    shape, _ = configure(module, study.default())
-    if getattr(module.build(problem, shape), needed) is None:
+    if needed is not None and getattr(method, needed) is None:
         does = {"sample": "generates", "reconstruct": "reconstructs"}[needed]
         raise ValueError(
             f"the metric {study.metric} is of a method that {does}, which {study.method} does not: "

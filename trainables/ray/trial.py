@@ -58,7 +58,8 @@ def batch_of(plan: Plan, t: int, data: Literal["task", "seen"]) -> Batch:
 @lru_cache(maxsize=16)
 def engine_of(plan: Plan, shape: Shape) -> Engine:
     """The engine of a method and shape; keeps its traced steps from trial to trial."""
-    problem, module = stream_of(plan).problem, trainables.load(plan.method)
+    problem = stream_of(plan).problem
+    module = trainables.load(plan.method, plan.embedder)
     if problem.attributes is not None:
         problem = problem._replace(attributes=problem.attributes.to(plan.device))
     widest = {"widest": 1} if getattr(module, "SERIAL", False) else {}
@@ -81,7 +82,7 @@ class Trial:
         self.measured, self.config = plan.quality, config
         self.plan = plan = plan._replace(quality=False)  # measured or not: the same data, engine
         self.seed = trial_seed(plan.seed, config) if seed is None else seed
-        shape, hyper = configure(trainables.load(plan.method), config)
+        shape, hyper = configure(trainables.load(plan.method, plan.embedder), config)
         self.stream, self.engine = stream_of(plan), engine_of(plan, shape)
         self.lane = self.engine.start(hyper, self.seed)
         self.rows: list[list[float]] = []  # row i of A, validation accuracy on tasks 0..i

@@ -1,15 +1,19 @@
 """A study's settings and directory, and the environment that Ray is started in."""
 
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import optuna
 import pytest
 import yaml
 
 import search_spaces
 import trainables
+from search_spaces._tree import check_configuration, explore
+from trainables.engine.method import configure
 from trainables.ray import environment, names, settings
 from trainables.ray.scheduler import make_scheduler
 from trainables.ray.searcher import make_sampler
@@ -17,7 +21,7 @@ from trainables.ray.settings import Study, StudyError
 
 STUDY = Study(
     "digits-ab12", "lgm_acgan", "gaussian", "task", data_dir="/data", trials=7, batch=2, lanes=4,
-    top=1, tasks=2, attributes="both",
+    top=1, tasks=2, attributes="both", fixed={"order": "gan_first", "gan_steps": 300},
 )  # fmt: skip
 
 
@@ -88,6 +92,47 @@ def test_the_default_has_a_value_for_every_shape_that_is_searched():
     shape = trainables.load("lgm_acgan").Shape()._asdict()
     assert wide.items() > default.items()
     assert {k: v for k, v in wide.items() if k not in default}.items() <= shape.items()
+
+
+def test_what_is_held_is_not_asked_for_and_stands_in_every_configuration():
+    fixed = {"order": "gan_first", "network": "convolutional", "gan_steps": 1000}
+    study = Study("s", "lgm_acgan", fixed=fixed)
+    searched = {parameter.name for parameter in explore(study.space())}
+    free = {parameter.name for parameter in explore(study._replace(fixed={}).space())}
+    assert searched == free - fixed.keys()
+    asked = optuna.create_study().ask()
+    assert study.space()(asked).items() >= fixed.items()
+    assert study.default() == search_spaces.load("lgm_acgan").DEFAULT | fixed
+    check_configuration(study.space(), study.default())
+    settings.check_fixed(study)
+
+
+@pytest.mark.parametrize(("fixed", "message"), [
+    ({"gan_step": 3}, "no hyperparameter 'gan_step': did you mean 'gan_steps'"),
+    ({"gan_steps": "many"}, "expected a number for gan_steps, got 'many'"),
+    ({"gan_steps": True}, "expected a number for gan_steps, got True"),
+    ({"reset_critic": 1}, "expected true or false for reset_critic, got 1"),
+    ({"order": 3}, "expected a name for order, got 3"),
+    ({"critic_lr": math.inf}, "expected a finite number for critic_lr, got inf"),
+])  # fmt: skip
+def test_what_is_held_must_be_a_value_of_the_method(fixed, message):
+    with pytest.raises(ValueError, match=message):
+        settings.check_fixed(Study("s", "lgm_acgan", fixed=fixed))
+
+
+def test_options_bring_parameters_of_their_own():
+    def names(**options):
+        study = Study("s", "lgm_cgan", **options)
+        check_configuration(study.space(), study.default())
+        configure(study.module, study.default())
+        return {parameter.name for parameter in explore(study.space())}
+
+    creative = {"use_creativity", "creativity_adversarial", "creativity_entropy"}
+    for attributes in ("none", "generator", "classifier", "both"):
+        more = creative if attributes in ("generator", "both") else set()
+        assert names(attributes=attributes) == names() | more
+    held = {"embedder_lr"} | {f"{use}embedder_{k}" for use in ("", "use_") for k in ("ewc", "mas")}
+    assert names(embedder="trainable") == names() | held
 
 
 # ---- one process a study -------------------------------------------------------------------------

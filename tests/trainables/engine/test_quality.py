@@ -75,12 +75,13 @@ def digits():
 def test_a_perfect_generator_scores_as_real_data_does(name):
     stream = benchmarks.load(name)
     train, held_out, *_ = of(stream)
-    x, y = torch.cat([s.x for s in train]).numpy(), torch.cat([s.y for s in train]).numpy()
+    x = torch.cat([s.x.flatten(1) for s in train]).numpy()
+    y = torch.cat([s.y for s in train]).numpy()
     steps = {"max_iter": 30, "batch_size": 128, "tol": 0.0, "n_iter_no_change": 30}
     reference = MLPClassifier((256,), random_state=0, learning_rate_init=1e-3, **steps)
     with pytest.warns(UserWarning, match="Maximum iterations"):
         reference.fit(x, y)
-    expected = [reference.score(s.x.numpy(), s.y.numpy()) for s in held_out]
+    expected = [reference.score(s.x.flatten(1).numpy(), s.y.numpy()) for s in held_out]
     row = scored(perfect(stream), stream)
     assert len(row) == len(held_out)
     assert np.mean(row) == pytest.approx(np.mean(expected), abs=0.02)
@@ -133,18 +134,20 @@ def test_distances_are_those_of_nearest_neighbours(digits):
     far = 3.0
 
     def moved(y, own):  # along an axis that the data does not use, all at the same distance
-        x = perfect(digits)(y, own)
+        x = perfect(digits)(y, own).flatten(1)
         return torch.cat([x, torch.full((len(y), 1), far)], 1)
 
-    pad = lambda s: Split(torch.cat([s.x, torch.zeros(len(s.y), 1)], 1), s.y)  # noqa: E731
+    def pad(s):
+        return Split(torch.cat([s.x.flatten(1), torch.zeros(len(s.y), 1)], 1), s.y)
+
     row = nearest_distance(moved, *([pad(s) for s in part] for part in (train, held_out)),
                            seen, generator(0))  # fmt: skip
     expected = []
     for a, b in zip(train, held_out, strict=True):
         real = []
         for c in a.y.unique():
-            tree = NearestNeighbors(n_neighbors=1).fit(a.x[a.y == c].numpy())
-            real.append(tree.kneighbors(b.x[b.y == c].numpy())[0].mean())
+            tree = NearestNeighbors(n_neighbors=1).fit(a.x[a.y == c].flatten(1).numpy())
+            real.append(tree.kneighbors(b.x[b.y == c].flatten(1).numpy())[0].mean())
         expected.append(far / np.mean(real))
     assert row == pytest.approx(expected, rel=1e-4)
 
@@ -166,9 +169,13 @@ def test_copies_are_near_and_new_examples_as_far_as_real_ones():
 
 def test_a_principal_subspace_explains_the_variance_of_its_components(digits):
     _, held_out, *_ = of(digits)
-    x = torch.cat([s.x for s in held_out])
+    x = torch.cat([s.x.flatten(1) for s in held_out])
     pca = PCA(10).fit(x.numpy())
-    back = lambda one: torch.from_numpy(pca.inverse_transform(pca.transform(one.numpy())))  # noqa: E731
+
+    def back(one):
+        components = pca.transform(one.flatten(1).numpy())
+        return torch.from_numpy(pca.inverse_transform(components)).view_as(one)
+
     errors = reconstruction_error(back, held_out)
     for error, split in zip(errors, held_out, strict=True):
         assert error == pytest.approx(float(((back(split.x) - split.x) ** 2).mean()))

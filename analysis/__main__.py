@@ -51,6 +51,13 @@ quality of its replay, also a curve over the tasks for each measure.
 """
 
 
+def seeds(text: str) -> int:
+    """Two differences are equal by chance too often to speak of an interval."""
+    if (count := positive(text)) < 3:
+        raise argparse.ArgumentTypeError(f"expected at least 3 seeds, got {count}")
+    return count
+
+
 def parser() -> Parser:
     p = Parser(
         prog=PROGRAM,
@@ -75,7 +82,7 @@ def parser() -> Parser:
 
     ablation = add("ablate", ablate, ABLATE)
     ablation.add_argument(
-        "--seeds", metavar="N", type=positive, default=5, help="fresh seeds (default: 5)"
+        "--seeds", metavar="N", type=seeds, default=5, help="fresh seeds, at least 3 (default: 5)"
     )
     add_engines(ablation.add_argument_group("where"))
     pictures = add("pictures", draw, PICTURES)

@@ -32,8 +32,9 @@ TEN = (
 )  # fmt: skip
 MEASURES = {
     "cas": "accuracy on real data of a classifier trained on replayed data",
-    "nearest_distance": "distance of replayed examples to the nearest real one",
-    "reconstruction_error": "squared error of reconstructed real examples, mean over dimensions",
+    "nearest_distance": "distance of replayed to the nearest training examples,\n"
+    "as a multiple of that of new real ones",
+    "reconstruction_error": "mean squared error of reconstructed examples",
 }
 
 
@@ -123,8 +124,8 @@ def file_of(directory: Path, trials: pd.DataFrame, label: str) -> Path:
         if (file := folder / f"{trial_id}.safetensors").exists():
             return file
     raise RecordError(
-        f"no generated examples of {label!r} in {folder}: a study of a generative method keeps them"
-        f" in its final phase; python run_search.py --resume {directory} makes up for it"
+        f"no generated examples of {label!r} in {folder}: the final phase leaves them there where"
+        " the method generates; search with such a method (python run_search.py --method lgm_vae)"
     )
 
 
@@ -139,8 +140,8 @@ def draw(directory: Path, asked: str | None = None) -> list[Path]:
         RecordError: if there are no generated examples, they are damaged, or there is no such
             contender.
     """
-    tables, folder, files = read(directory), directory / "pictures", []
-    trials = tables.trials
+    trials, _, _, quality = read(directory)
+    folder, files = directory / "pictures", []
     labels = contenders(trials, best(directory), asked)
     generated = {name: load(file_of(directory, trials, label)) for name, label in labels.items()}
     with writing(folder):
@@ -153,7 +154,6 @@ def draw(directory: Path, asked: str | None = None) -> list[Path]:
             if examples.real.x.ndim == 4:
                 files.append(folder / f"{stem}-samples.png")
                 sample_grid(examples, title, files[-1])
-        quality = tables.quality.query("split == 'validation'")
         for measure in sorted(set(quality.measure)):
             files.append(folder / f"{measure}.png")
             quality_curves(quality, trials, labels, measure, files[-1])
@@ -290,7 +290,7 @@ def quality_curves(
     each task, its mean and 95 % interval over the seeds.
 
     Args:
-        quality: rows of quality.parquet, of one split.
+        quality: of the record. Where a seed has no finite value, there is no point.
         trials: of the record.
         labels: name -> label of the contenders.
         measure: which one.
@@ -302,11 +302,15 @@ def quality_curves(
     panels = figure.subplots(1, len(labels), sharey=True, squeeze=False)[0]
     for panel, (name, label) in zip(panels, labels.items(), strict=True):
         trial_ids = final.trial_id[final.label == label]
-        mine = quality.query("measure == @measure")
+        mine = quality.query("measure == @measure and split == 'validation'")
         mine = mine[mine.trial_id.isin(trial_ids)]
         for place, (colour, task) in enumerate(zip(class_colours(len(tasks)), tasks, strict=True)):
             told = mine.query("on_task == @task").groupby("after_task").value
-            intervals = {after: mean_interval(values.to_numpy()) for after, values in told}
+            intervals = {
+                after: mean_interval(values.to_numpy())
+                for after, values in told
+                if np.isfinite(values).all()
+            }
             panel.errorbar(
                 [after + 0.05 * (place - len(tasks) / 2) for after in intervals],  # side by side
                 [interval.mean for interval in intervals.values()],

@@ -4,18 +4,18 @@ import json
 
 import matplotlib.image
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import yaml
 from safetensors.numpy import save_file
 
 from analysis import __main__ as command
-from analysis import pictures, schema
+from analysis import pictures
 from analysis.log import RecordError
 from analysis.store import Record
 from trainables.ray import settings
 from trainables.ray.settings import Study
 
+MEASURES = ("cas", "nearest_distance")
 NAMES = ["ant", "bee", "cow"]
 IMAGE, VECTOR = (1, 4, 5), (6,)
 ABOUT = {"method": "lgm_vae", "benchmark": "b", "scenario": "class", "protocol": "p"}
@@ -105,7 +105,7 @@ def test_features_have_a_map_only_and_one_contender_may_be_asked_for(study, caps
     capsys.readouterr()
     assert command.main(["pictures", str(study), "--trial", "default"]) == 1
     said = capsys.readouterr().err
-    assert "no generated examples of 'default'" in said and f"--resume {study}" in said
+    assert "no generated examples of 'default'" in said and "--method lgm_vae" in said
     assert command.main(["pictures", str(study), "--trial", "trial 4"]) == 1
     assert "expected winner or one of default, trial 3" in capsys.readouterr().err
 
@@ -119,16 +119,19 @@ def test_a_default_that_won_is_drawn_once(study):
 def test_quality_is_drawn_where_it_was_measured(study):
     for trial_id in (1_000_000, 1_000_002):
         write(study / "generated" / f"{trial_id}.safetensors", VECTOR)
-    cells = [(t, j) for t in range(2) for j in range(t + 1)]
-    rows = [
-        (trial_id, trial_id % 2, "validation", t, j, measure, 0.5 + 0.1 * j)
-        for trial_id in range(1_000_000, 1_000_003)  # the default has one seed
-        for t, j in cells
-        for measure in ("cas", "nearest_distance")
-    ]
-    columns = zip(schema.QUALITY, zip(*rows, strict=True), strict=True)
-    values = {column.name: list(cells) for column, cells in columns}
-    pq.write_table(schema.table(schema.QUALITY, values), study / "quality.parquet")
+    with Record(study, "s") as record:
+        for trial_id in range(1_000_000, 1_000_003):  # the default has one seed
+            for t in range(2):
+                cells = {name: [0.5 + 0.1 * j for j in range(t + 1)] for name in MEASURES}
+                bad = {"nearest_distance": [np.nan] * (t + 1)} if trial_id == 1_000_000 else {}
+                accuracy, sizes = {"validation": [0.5] * (t + 1)}, {"validation": [9] * (t + 1)}
+                quality = {"validation": cells | bad}
+                record.task(trial_id, trial_id % 2, t, accuracy, sizes, quality=quality)
+            label = "default" if trial_id == 1_000_002 else "trial 3"
+            record.finish(
+                trial_id, {}, role="final", label=label, seed=trial_id % 2, status="completed",
+                tasks_learned=2, **ABOUT,
+            )  # fmt: skip
     drawn = [file.name for file in pictures.draw(study)]
     assert drawn == ["winner-map.png", "default-map.png", "cas.png", "nearest_distance.png"]
 

@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from trainables.engine.noise import seed_of
 from trainables.ray.engine import describe
 from trainables.ray.engines import Engines
+from trainables.ray.names import OF_GENERATORS
 from trainables.ray.recorder import enter_tasks
 from trainables.ray.settings import StudyError
 from trainables.ray.study import Session, columns, plan_of
@@ -67,8 +68,12 @@ def states(directory: Path, role: str) -> Path:
 def config_of(
     session: Session, contender: Contender, seed: int, trial_id: int, role: str
 ) -> dict[str, Any]:
-    """What an engine needs to know of a rerun (``EngineActor.learn``)."""
-    plan = plan_of(session.study)._replace(method=contender.method)
+    """What an engine needs to know of a rerun (``EngineActor.learn``).
+
+    What it generates is measured where the study's metric needs it.
+    """
+    quality = session.study.metric in OF_GENERATORS
+    plan = plan_of(session.study)._replace(method=contender.method, quality=quality)
     return {
         "number": trial_id,
         "hyper": contender.config,

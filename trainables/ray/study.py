@@ -246,6 +246,11 @@ def check(study: Study, problem: Problem) -> None:
     """
     shape, _ = configure(study.module, study.default())
     method = study.module.build(problem, shape)
+    if "generator" in problem.attributes_in and method.sample is None:
+        raise ValueError(
+            f"--attributes {study.attributes} tells a generator, which {study.method} does not "
+            "have: use 'classifier' or 'none'"
+        )
     needed = OF_GENERATORS.get(study.metric)
     if needed is not None and getattr(method, needed) is None:
         does = {"sample": "generates", "reconstruct": "reconstructs"}[needed]

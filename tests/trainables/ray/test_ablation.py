@@ -152,6 +152,21 @@ def test_everyone_trains_once_on_the_same_fresh_seeds(session, fake_ray):
     assert asked == 0 and len(fewer.winner.scores) == 1
 
 
+def test_generators_are_measured_where_that_is_the_score(session, fake_ray):
+    plans = []
+
+    def call(config):
+        plans.append(config["plan"]["quality"])
+        return report(config, cas=0.5)
+
+    one = session(call)
+    enter_winner(one)
+    run(one, 1)
+    found, _ = run(one._replace(study=one.study._replace(metric="cas")), 2)
+    assert plans == [False] * 14 + [True] * 14
+    assert found.winner.scores[1] == 0.5
+
+
 def test_an_interrupted_ablation_goes_on_where_it_was(session, fake_ray):
     trained, ends = [], answer([])
 

@@ -110,6 +110,12 @@ def test_the_nearest_name_is_suggested(cli, tmp_path, option, typed, meant):
         (("--method", "joint", "--benchmark", "cub100"), "pass --data-dir DIR with DIR/CUB100/"),
         (("--resume", "a", "--tasks", "1"), "leave --tasks out"),
         (("--resume", "a", "--attributes", "both"), "leave --attributes out"),
+        (("--resume", "a", "--fix", "steps=3"), "leave --fix out"),
+        ((*GAUSSIAN, "--fix", "steps"), "argument --fix: expected NAME=VALUE, got 'steps'"),
+        ((*GAUSSIAN, "--fix", "step=3"), "no hyperparameter 'step': did you mean 'steps'?"),
+        ((*GAUSSIAN, "--fix", "lr=fast"), "expected a number for lr, got 'fast'"),
+        ((*GAUSSIAN, "--fix", "network=convolutional"), "a convolutional network needs"),
+        (("--method", "lgm_ae", "--embedder", "trainable"), "lgm_ae does not go with embedder"),
         (
             (*GAUSSIAN, "--metric", "cas"),
             "the metric cas is of a method that generates, which sequential does not: choose",

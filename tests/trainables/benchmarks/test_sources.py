@@ -33,7 +33,7 @@ def write(root, name, *, gz):
         for kind, array in (("images-idx3", x), ("labels-idx1", y)):
             file = folder / f"{prefix}-{kind}-ubyte{'.gz' if gz else ''}"
             raw = idx_bytes(array)
-            file.write_bytes(gzip.compress(raw) if gz else raw)
+            file.write_bytes(gzip.compress(raw, mtime=0) if gz else raw)
     return folder
 
 
@@ -154,7 +154,7 @@ GOOD = idx_bytes(torch.zeros(50, 4, 4, dtype=torch.uint8))
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        (f"{IMAGES}.gz", gzip.compress(GOOD)[:-10], "EOFError"),
+        (f"{IMAGES}.gz", gzip.compress(GOOD, mtime=0)[:-10], "EOFError"),
         (f"{IMAGES}.gz", b"<html>not found</html>", "gzip"),
         (f"{IMAGES}.gz", b"", "begins with 00000803"),
         (IMAGES, b"\0\0\x0d\x03" + GOOD[4:], "begins with 00000803, found 00000d03"),

@@ -54,7 +54,8 @@ def final_table(rows: Sequence[Contender]) -> Table:
         pad_edge=False,
     )
     for i, name in enumerate(header):
-        # In a narrow terminal names and headers wrap, numbers do not.
+        # In a narrow terminal names wrap, numbers do not; headers always do, before names have to.
+        name = name.replace(" accuracy", "\naccuracy").replace("forgetting, ", "forgetting,\n")
         widest = max((len(cells[i]) for cells in grid), default=0)
         table.add_column(name, justify="right", min_width=widest) if i else table.add_column(name)
     for cells in grid:

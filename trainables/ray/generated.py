@@ -1,7 +1,7 @@
 """What a trial generates after every task, in one safetensors file that pictures are made of.
 
 - ``real.x`` (N, *input), ``real.y`` (N,): validation examples, at most ``REAL`` of each class of
-  the stream, class by class.
+  the stream, class by class; where an embedder is trained with the method, their latest features.
 - ``task_00.x``, ``task_00.y``, after the first task, and so on: ``GENERATED`` samples of each class
   seen, class by class. A class is drawn from the same z after every task, so that what differs
   between two tasks is what was forgotten.
@@ -47,7 +47,9 @@ def keep(trial: Trial, file: str, label: str) -> None:
         return
     seen = stream.seen(t).nonzero()[:, 0]
     x, y = real(stream)
-    tensors = {"real.x": x, "real.y": y} if t == 0 else read(path)
+    tensors = {} if t == 0 else read(path)
+    shown = x if method.features is None else method.features(state, x.to(device)).cpu()
+    tensors |= {"real.x": shown, "real.y": y}
     if method.sample is not None:
         own, size = noise.generator(trial.seed, "pictures"), (len(stream.class_names), GENERATED)
         z = torch.randn(*size, method.latent, generator=own, dtype=x.dtype)[seen].flatten(0, 1)

@@ -230,3 +230,24 @@ def test_a_summary_counts_every_example_once():
     found = quality.summary({"reconstruction_error": [0.6, 0.2]}, splits)
     assert found == {"explained_variance": pytest.approx(1 - 0.3 / 0.75)}
     assert quality.summary({}, splits) == {}
+
+
+def test_generated_features_are_compared_with_features(monkeypatch):
+    """A memory of features, and an embedder that makes them of examples."""
+    monkeypatch.setattr(quality, "STEPS", 32)
+    stream = benchmarks.load("gaussian")
+    train = [task.train for task in stream.tasks]
+    features = [Split(3 * split.x + 1, split.y) for split in train]
+    embedded = method(sample=replayed, features=lambda state, x: 3 * x + 1)
+    found = measure(embedded, memory(features), *of(stream, 3), 7)
+    assert max(found["nearest_distance"]) < 0.01  # copies
+    assert min(found["cas"]) > 0.9
+    blind = measure(method(sample=replayed), memory(features), *of(stream, 3), 7)
+    assert max(blind["nearest_distance"]) > 5
+
+
+@pytest.mark.parametrize(
+    ("examples", "steps"), [(0, 192), (1150, 192), (12_000, 352), (10**6, 1024)]
+)
+def test_steps_grow_with_the_data(examples, steps):
+    assert quality.steps_for(examples) == steps

@@ -95,6 +95,8 @@ def tidy(traced: GraphModule) -> None:
 
     - Views that change no shape, products with 1 and powers of 1.
     - A sum of a bias and a product of matrices is one operation, as it was before ``vmap``.
+    - A product with one column or one row is a sum of products: the routine that is called for one
+      matrix rounds otherwise than the one for many, and lanes must not tell (measured on MKL).
     - A product with few columns is computed transposed (see ``NARROW``).
     - What is split, and then joined as it was, is what was split (flat parameters: ``layout``).
     """
@@ -106,12 +108,13 @@ def tidy(traced: GraphModule) -> None:
             bias, factors = node.args[0], product.args
             replace(node, insert(node, aten.baddbmm.default, bias, *factors))
             traced.graph.erase_node(product)
+        elif node.target in PRODUCTS and shape(node)[-1] == 1:
+            replace(node, dotted(node, node.args[0], turned(node, node.args[1])))
+        elif node.target in PRODUCTS and shape(node)[-2] == 1:
+            replace(node, turned_back(node, dotted(node, turned(node, node.args[1]), node.args[0])))
         elif node.target in PRODUCTS and shape(node)[-1] < NARROW < shape(node)[-2]:
-            a, b = (insert(node, aten.transpose.int, factor, -2, -1) for factor in node.args)
-            turned = insert(node, node.target, b, a)
-            back = insert(node, aten.transpose.int, turned, -2, -1)
-            contiguous = {"memory_format": torch.contiguous_format}
-            replace(node, insert(node, aten.clone.default, back, **contiguous))
+            a, b = (turned(node, factor) for factor in node.args)
+            replace(node, turned_back(node, insert(node, node.target, b, a)))
         elif whole := joined_again(node):
             replace(node, whole)
     traced.graph.eliminate_dead_code()
@@ -122,6 +125,23 @@ def insert(before: Any, target: Callable, *args, **kwargs) -> Any:
     """A new operation in front of another one."""
     with before.graph.inserting_before(before):
         return before.graph.call_function(target, args, kwargs)
+
+
+def turned(before: Any, matrix: Any) -> Any:
+    """The transposed matrix, or matrices."""
+    return insert(before, aten.transpose.int, matrix, -2, -1)
+
+
+def turned_back(before: Any, matrix: Any) -> Any:
+    """The transposed of a result, laid out as the result would have been."""
+    back = turned(before, matrix)
+    return insert(before, aten.clone.default, back, memory_format=torch.contiguous_format)
+
+
+def dotted(before: Any, rows: Any, row: Any) -> Any:
+    """The products of rows with a row, as a column."""
+    products = insert(before, aten.mul.Tensor, rows, row)
+    return insert(before, aten.sum.dim_IntList, products, [-1], True)
 
 
 def replace(node: Any, by: Any) -> None:

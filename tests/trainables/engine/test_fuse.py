@@ -199,6 +199,24 @@ def test_narrow_products_are_computed_transposed(fused):
     torch.testing.assert_close(traced(*args), function(*args), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(("rows", "inner", "columns"), [(64, 128, 1), (1, 128, 64), (1, 50, 1)])
+def test_a_lane_has_the_same_bits_at_every_width_whatever_its_products(rows, inner, columns):
+    g = generator(5)
+    a, b = torch.randn(12, rows, inner, generator=g), torch.randn(12, inner, columns, generator=g)
+
+    def step(a, b):
+        slope = torch.func.grad(lambda q: (q @ b).square().sum())(a)
+        return a @ b, slope
+
+    found = [unroll(fuse(step), [a[:k], b[:k]]).run(a[:k], b[:k]) for k in (1, 2, 3, 4, 6, 8, 12)]
+    for product, slope in found:
+        torch.testing.assert_close(
+            (product[0], slope[0]), (found[0][0][0], found[0][1][0]), **EXACTLY
+        )
+        torch.testing.assert_close(product, a[: len(product)] @ b[: len(product)])
+        assert product.is_contiguous()
+
+
 def test_narrow_products_have_no_bias():
     _, after, _ = tidied(vmap(linear), X[:, :5], THIN, FEW)
     assert {aten.bmm.default, aten.add.Tensor} <= set(after)

@@ -3,13 +3,13 @@
 ``in_front_of(method)`` is the same method on features e(x) of a trunk e that the classifier's steps
 train along,
 
-    classifier's loss + w1 Σ_i F_i/F̄ (θ_i − θ̄_i)²               embedder_ewc            (1)
-                      + w2 Σ_i Ω_i/Ω̄ (θ_i − θ̄_i)²               embedder_mas            (2)
+    classifier's loss + w1 Σ_i F_i (θ_i − θ̄_i)²                 embedder_ewc            (1)
+                      + w2 Σ_i Ω_i (θ_i − θ̄_i)²                 embedder_mas            (2)
 
 with θ the trunk's parameters, θ̄ these at the end of the last task, F the Fisher information and Ω
-the sensitivity of the squared logits, both summed over the tasks learned; F̄ and Ω̄ are their means
-after the first task. All other players see the features and leave the trunk alone: what they
-remember is of the trunk as it was.
+the sensitivity of the squared logits, each task's with mean 1, summed over the tasks learned. All
+other players see the features and leave the trunk alone: what they remember is of the trunk as it
+was.
 
 Source: I. Skorokhodov's LGM code of 2020 (universome/class-norm, commits c700450 to 0e91223).
 (1) Kirkpatrick et al. 2017, (2) Aljundi et al. 2018.
@@ -17,9 +17,10 @@ Differs from the sources:
 - F and Ω are computed at the end of a task, on its own examples, from the gradients of single
   examples; the LGM code took the next task's, and gradients of batches.
 - Labels for F are drawn from the model's own predictions, among the classes that compete.
-- Weights are in units of the mean after the first task, so that they mean the same in networks of
-  all sizes (the LGM code scaled F to [0, 1] anew each time); there is no factor of 1/2, and no
-  dropout of F.
+- Each task's F and Ω are divided by their mean, so that a weight means the same in networks of all
+  sizes and after tasks easy and hard (where two digits are told apart for sure, F is next to 0: in
+  its units that of the next task was 10⁷). The LGM code scaled F to [0, 1]; there is no factor of
+  1/2, and no dropout of F.
 - The trunk has one Adam of its own, with the usual moments.
 """
 
@@ -55,7 +56,6 @@ class State(NamedTuple):
     anchor: Tensor  # (P,) θ̄
     fisher: Tensor  # (P,) F
     sensitivity: Tensor  # (P,) Ω
-    unit: Tensor  # (2,) F̄ and Ω̄
     method: Any  # state of the method on the features
 
 
@@ -105,7 +105,7 @@ def build(module: ModuleType | SimpleNamespace, problem: Problem, shape: Shape) 
         flat = flatten(params)
         zero = torch.zeros_like(flat)
         inner = method.init(generator)
-        return State(params, moments(params), flat, zero, zero, flat.new_ones(2), inner)
+        return State(params, moments(params), flat, zero, zero, inner)
 
     def embedded(state: State, batch: Batch) -> Batch:
         return batch._replace(x=e.apply(state.embedder, batch.x))
@@ -144,13 +144,10 @@ def build(module: ModuleType | SimpleNamespace, problem: Problem, shape: Shape) 
             lambda params, x: method.predict(state.method, e.apply(params, x)),
             state.embedder, task._replace(x=task.x[rows], y=task.y[rows]), noise["label"][rows],
         )  # fmt: skip
-        first = ~task.learned.any()
-        means = torch.stack([fisher.mean(), sensitivity.mean()]).clamp_min(1e-30)
         return state._replace(
             anchor=flatten(state.embedder),
-            fisher=state.fisher + fisher,
-            sensitivity=state.sensitivity + sensitivity,
-            unit=torch.where(first, means, state.unit),
+            fisher=state.fisher + in_units_of_mean(fisher),
+            sensitivity=state.sensitivity + in_units_of_mean(sensitivity),
         )
 
     def draw(generator, phase, steps, task, hyper):
@@ -181,12 +178,15 @@ def build(module: ModuleType | SimpleNamespace, problem: Problem, shape: Shape) 
 def penalties(params: Params, state: State, hyper: Hyper) -> dict[str, Tensor]:
     """(1) and (2), zero in the first task and where they are not used."""
     moved = (flatten(params) - state.anchor).square()
-    fisher, sensitivity = state.unit
     return {
-        "embedder_ewc": (state.fisher / fisher * moved).sum() * (hyper.use_embedder_ewc > 0),
-        "embedder_mas": (state.sensitivity / sensitivity * moved).sum()
-        * (hyper.use_embedder_mas > 0),
+        "embedder_ewc": (state.fisher * moved).sum() * (hyper.use_embedder_ewc > 0),
+        "embedder_mas": (state.sensitivity * moved).sum() * (hyper.use_embedder_mas > 0),
     }
+
+
+def in_units_of_mean(importance: Tensor) -> Tensor:
+    """Numbers >= 0 divided by their mean; all zero if they are."""
+    return importance / importance.mean().clamp_min(torch.finfo(importance.dtype).tiny)
 
 
 def importances(

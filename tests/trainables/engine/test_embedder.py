@@ -63,8 +63,8 @@ def test_the_trunk_descends_the_classifiers_loss_and_what_holds_it(plain, blobs)
     logits = forward(state.method.classifier, features(params, batch.x), 0.0)
     moved = torch.cat([p.flatten() for p in params.values()]) - state.anchor
     held = {
-        "embedder_ewc": (state.fisher / state.fisher.mean() * moved.square()).sum(),
-        "embedder_mas": (state.sensitivity / state.sensitivity.mean() * moved.square()).sum(),
+        "embedder_ewc": (state.fisher * moved.square()).sum(),
+        "embedder_mas": (state.sensitivity * moved.square()).sum(),
     }
     loss = masked_cross_entropy(logits, batch.y, batch.rivals[batch.y])
     (loss + sum(weights[k] * term for k, term in held.items())).backward()
@@ -129,13 +129,20 @@ def test_nothing_holds_the_trunk_in_the_first_task(blobs):
     assert terms["embedder_ewc"] == terms["embedder_mas"] == 0
 
 
-def test_importances_add_up_over_tasks_in_the_units_of_the_first(blobs):
-    _, one, *_ = scene(lgm_memory, blobs, t=1)
-    _, two, *_ = scene(lgm_memory, blobs, t=2)
-    torch.testing.assert_close(one.unit, torch.stack([one.fisher.mean(), one.sensitivity.mean()]))
-    torch.testing.assert_close(two.unit, one.unit, **EXACTLY)
-    assert (two.fisher >= one.fisher).all()
-    assert two.fisher.sum() > one.fisher.sum()
+def test_each_task_adds_importances_of_mean_one():
+    given = torch.tensor([0.0, 1e-30, 3e-30], dtype=F64)
+    expected = torch.tensor([0.0, 0.75, 2.25], dtype=F64)
+    torch.testing.assert_close(embedder.in_units_of_mean(given), expected)
+    assert not embedder.in_units_of_mean(torch.zeros(4)).any()
+
+
+def test_importances_add_up_over_tasks(blobs):
+    states = [scene(lgm_memory, blobs, t=t)[1] for t in range(3)]
+    one = torch.ones((), dtype=F64)
+    for t, state in enumerate(states):
+        torch.testing.assert_close(state.fisher.mean(), t * one)
+        torch.testing.assert_close(state.sensitivity.mean(), t * one)
+    assert (states[2].fisher >= states[1].fisher).all()
 
 
 @pytest.mark.parametrize("name", ["embedder_ewc", "embedder_mas"])

@@ -37,7 +37,7 @@ from torch.func import grad, vmap
 from trainables.engine.losses import log_probs
 from trainables.engine.method import Batch, Hyper, Method, Params, Problem, Shape
 from trainables.engine.nets import Net, encoder
-from trainables.engine.optim import Moments, adam, flatten, moments
+from trainables.engine.optim import Moments, adam, adam_on, flatten, moments
 
 EXAMPLES = 256  # of a task, that importances are computed from
 SHAPE = {"embedder_hidden": 128, "embedder_layers": 1, "embedder_features": 64}
@@ -124,17 +124,18 @@ def build(module: ModuleType | SimpleNamespace, problem: Problem, shape: Shape) 
         return step_on_features
 
     def classifier_step(state, batch, hyper, noise):
-        def objective(params):
+        def objective(classifier, params):
             seen = batch._replace(x=e.apply(params, batch.x))
-            value, _ = loss(state.method.classifier, state.method, seen, hyper, noise)
-            terms = penalties(params, state, hyper)
-            held = sum(getattr(hyper, name) * term for name, term in terms.items())
-            return value + held, terms
+            value, terms = loss(classifier, state.method, seen, hyper, noise)
+            held = penalties(params, state, hyper)
+            total = value + sum(getattr(hyper, name) * term for name, term in held.items())
+            return total, terms | held
 
-        grads, held = grad(objective, has_aux=True)(state.embedder)
-        after, terms = on(method.steps["classifier"])(state, batch, hyper, noise)
-        params, past = adam(state.embedder, grads, state.embedder_moments, hyper.embedder_lr)
-        return after._replace(embedder=params, embedder_moments=past), terms | held
+        players = state.method.classifier, state.embedder
+        (of_head, of_trunk), terms = grad(objective, (0, 1), has_aux=True)(*players)
+        params, past = adam(state.embedder, of_trunk, state.embedder_moments, hyper.embedder_lr)
+        inner = adam_on(state.method, "classifier", of_head, hyper)
+        return state._replace(embedder=params, embedder_moments=past, method=inner), terms
 
     def end_task(state, task, hyper, noise):
         inner = method.end_task(state.method, embedded(state, task), hyper, noise["method"])

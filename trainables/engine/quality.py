@@ -8,7 +8,7 @@ Shape letters: B batch, C classes, D input, N examples of a task, S steps, Z lat
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +21,7 @@ from trainables.engine.nets import mlp
 from trainables.engine.optim import adam, flatten, moments, unflatten
 from trainables.engine.packs import hits
 
-Split = Any  # x (N, *input) and y (N,) of one task
-
-
-class Example(NamedTuple):
-    x: Tensor
-    y: Tensor
-
+Split = Any  # a NamedTuple: x (N, *input) and y (N,) of one task
 
 Make = Callable[[Tensor, torch.Generator], Tensor]  # labels (B,) -> generated x (B, *input)
 
@@ -70,7 +64,7 @@ def measure(
     task, measures = len(held_out) - 1, {}
     if method.features is not None:  # generated are features of an embedder inside the method
         train, held_out = (
-            [Example(method.features(state, part.x.to(device)), part.y) for part in parts]
+            [part._replace(x=method.features(state, part.x.to(device))) for part in parts]
             for parts in (train, held_out)
         )
     if method.sample is not None:

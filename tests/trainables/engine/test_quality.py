@@ -247,7 +247,41 @@ def test_generated_features_are_compared_with_features(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("examples", "steps"), [(0, 192), (1150, 192), (12_000, 352), (10**6, 1024)]
+    ("shape", "examples", "steps"),
+    [
+        ((512,), 0, 192),
+        ((1, 8, 8), 1150, 192),
+        ((512,), 2400, 448),
+        ((512,), 10**6, 1024),
+        ((1, 28, 28), 12_000, 352),
+        ((1, 28, 28), 48_000, 1024),
+    ],
 )
-def test_steps_grow_with_the_data(examples, steps):
-    assert quality.steps_for(examples) == steps
+def test_steps_grow_with_the_data(shape, examples, steps):
+    assert quality.steps_for(examples, quality.judge_of(shape)) == steps
+
+
+def test_images_are_judged_by_convolutions():
+    """Where the class is a pattern and its place is anything, convolutions learn sooner."""
+    place = generator(0)
+
+    def stripes(y, own):
+        """Two lines of five pixels, side by side, across (1) or down (0), anywhere."""
+        x = torch.zeros(len(y), 28, 28)
+        rows, columns = (torch.randint(22, (len(y),), generator=own) for _ in range(2))
+        for i, (row, column) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
+            x[i, row : row + 5, column] = x[i, row : row + 5, column + 2] = 1.0
+        return torch.where(y[:, None, None] > 0, x.mT, x)[:, None]
+
+    y = torch.arange(400) % 2
+    held_out, both = [Split(stripes(y, place), y)], torch.ones(2, dtype=torch.bool)
+    judged = {
+        shape: classification_accuracy_score(
+            lambda y, own, shape=shape: stripes(y, own).reshape(-1, *shape),
+            [Split(held_out[0].x.reshape(-1, *shape), y)],
+            both, both[:, None] & both, generator(1), 32,
+        )[0]
+        for shape in ((1, 28, 28), (784,))
+    }  # fmt: skip
+    assert judged[1, 28, 28] > 0.97
+    assert judged[784,] < 0.95

@@ -150,7 +150,7 @@ def value(nets: Nets, critic: Params, x: Tensor, code: Tensor) -> Tensor:
 def critic_loss(critic: Params, state: State, batch: Batch, hyper: Hyper, noise, nets: Nets):
     """The sum of (1) and (2), and both terms."""
     x = batch.x.flatten(1)
-    code = nets.codes.to(x)[batch.y]
+    code = nets.codes[batch.y]
     fake = gan.generate(nets, state.generator, noise["z_critic"], batch.y)
     both = value(nets, critic, torch.cat([x, fake]), torch.cat([code, code]))
     on_real, on_fake = both.chunk(2)
@@ -168,7 +168,7 @@ def generator_loss(generator: Params, state: State, batch: Batch, hyper: Hyper, 
     real = lambda x, code: value(nets, state.critic, x, code)  # noqa: E731
     drift = prototype_distance(fake, batch.y, state.prototypes)
     terms = {
-        "generator_adversarial": -real(fake, nets.codes.to(fake)[batch.y]).mean(),
+        "generator_adversarial": -real(fake, nets.codes[batch.y]).mean(),
         "generator_prototype": drift * (hyper.use_prototypes > 0),
         "generator_rehearsal": gan.rehearsal(replayed, state.frozen, batch, noise, nets),
         **gan.creativity(real, generator, state, batch, hyper, noise, nets),

@@ -262,13 +262,13 @@ def test_current_logits_compete_with_replayed_classes_in_the_class_scenario(
 def test_the_prior_starts_as_the_unit_gaussian_and_moves_only_if_it_is_learned(blobs):
     method = lgm_vae.build(blobs.problem, SHAPE)
     state, y = method.init(generator(0)), torch.arange(6)
-    nets, like = vaes.networks(blobs.problem, SHAPE), torch.zeros(1, dtype=F64)
-    assert not any(part.any() for part in vaes.prior_of(nets, state.vae, y, like))
+    nets = vaes.networks(blobs.problem, SHAPE)
+    assert not any(part.any() for part in vaes.prior_of(nets, state.vae, y))
     for learned in (True, False):
         hyper = HYPER._replace(learn_prior=learned)
         at = scene(blobs, "V" * 5, hyper=hyper)
         moved, _ = by_method(at._replace(state=state), hyper)
-        prior = vaes.prior_of(nets, moved.vae, y, like)
+        prior = vaes.prior_of(nets, moved.vae, y)
         assert all(bool(part.any()) == learned for part in prior)
 
 

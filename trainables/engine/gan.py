@@ -51,7 +51,7 @@ Loss = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 
 def generate(nets: Nets, params: Params, z: Tensor, y: Tensor) -> Tensor:
     """G(z, y), ``(B, D)``."""
-    return generate_code(nets, params, z, nets.codes.to(z)[y])
+    return generate_code(nets, params, z, nets.codes[y])
 
 
 def generate_code(nets: Nets, params: Params, z: Tensor, code: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def hallucinated(nets: Nets, params: Params, noise) -> tuple[Tensor, Tensor]:
     Source: CIZSL, Elhoseiny & Elfeki, ICCV 2019, https://arxiv.org/abs/1904.01109. i ≠ j here; in
     their code both are drawn by themselves.
     """
-    codes, alpha = nets.codes.to(noise["alpha"]), noise["alpha"]
+    codes, alpha = nets.codes, noise["alpha"]
     low, high = HALLUCINATED
     alpha = low + (high - low) * alpha
     mixed = alpha * codes[noise["one"]] + (1 - alpha) * codes[noise["other"]]

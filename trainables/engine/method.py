@@ -33,6 +33,7 @@ class Problem(NamedTuple):
     attributes: Tensor | None = None  # (C, A) of each class, where a benchmark has them
     attributes_in: tuple[str, ...] = ()  # who is told them: "generator", "classifier"
     examples: int = 0  # training examples of the largest task; 0 where that is not known
+    device: str = "cpu"  # where to train; ``attributes`` are there
 
     @property
     def codes(self) -> Tensor:
@@ -42,7 +43,7 @@ class Problem(NamedTuple):
         """
         if "generator" in self.attributes_in and self.attributes is not None:
             return self.attributes
-        return torch.eye(self.classes, dtype=self.dtype)
+        return torch.eye(self.classes, dtype=self.dtype, device=self.device)
 
 
 class Batch(NamedTuple):

@@ -270,7 +270,7 @@ def classifier(
         return body.init(generator) | head
 
     def apply(params: Params, x: Tensor) -> Tensor:
-        weights = attributes.to(x) @ params["attribute"] + params["shared"]  # (C, hidden)
+        weights = attributes @ params["attribute"] + params["shared"]  # (C, hidden)
         return torch.addmm(params["bias"], F.relu(body.apply(params, x)), weights.T)
 
     return Net(init, apply)

@@ -87,23 +87,23 @@ def fresh_vae(nets: Nets, generator: torch.Generator) -> Vae:
 
 def encode(nets: Nets, vae: Vae, x: Tensor, y: Tensor) -> Gaussian:
     """q(z|x,y)."""
-    told = torch.cat([x, nets.codes.to(x)[y]], -1)
+    told = torch.cat([x, nets.codes[y]], -1)
     return Gaussian(*nets.encoder.apply(vae.encoder, told).chunk(2, -1))
 
 
 def decode(nets: Nets, vae: Vae, z: Tensor, y: Tensor) -> Tensor:
     """The mean of p(x|z,y), ``(B, D)``."""
-    return nets.decoder.apply(vae.decoder, torch.cat([z, nets.codes.to(z)[y]], -1))
+    return nets.decoder.apply(vae.decoder, torch.cat([z, nets.codes[y]], -1))
 
 
-def prior_of(nets: Nets, vae: Vae, y: Tensor, like: Tensor) -> Gaussian:
-    """p(z|y), of the type and on the device of another tensor."""
-    return Gaussian(*nets.prior.apply(vae.prior, nets.codes.to(like)[y]).chunk(2, -1))
+def prior_of(nets: Nets, vae: Vae, y: Tensor) -> Gaussian:
+    """p(z|y)."""
+    return Gaussian(*nets.prior.apply(vae.prior, nets.codes[y]).chunk(2, -1))
 
 
 def generate(nets: Nets, vae: Vae, unit: Tensor, y: Tensor) -> Tensor:
     """x of class y by way of the prior. ``unit`` is a sample of N(0, I), ``(B, Z)``."""
-    return decode(nets, vae, prior_of(nets, vae, y, unit).sample(unit), y)
+    return decode(nets, vae, prior_of(nets, vae, y).sample(unit), y)
 
 
 def vae_loss(vae: Vae, state: State, batch: Batch, hyper: Hyper, noise, nets: Nets):
@@ -128,7 +128,7 @@ def vae_loss(vae: Vae, state: State, batch: Batch, hyper: Hyper, noise, nets: Ne
     x_new, x_before = decode(nets, vae, z_old, old), decode(nets, frozen, z_old, old)
     codes = torch.cat(q_new, -1), torch.cat(q_old, -1)
     terms = {
-        "divergence": gaussian_kl(*posterior, *prior_of(nets, vae, y, x)),
+        "divergence": gaussian_kl(*posterior, *prior_of(nets, vae, y)),
         "encoder_rehearsal": alignment(*codes, batch.learned),
         "decoder_rehearsal": alignment(x_new, x_before, batch.learned),
     }

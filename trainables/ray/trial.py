@@ -58,7 +58,7 @@ def batch_of(plan: Plan, t: int, data: Literal["task", "seen"]) -> Batch:
 @lru_cache(maxsize=16)
 def engine_of(plan: Plan, shape: Shape) -> Engine:
     """The engine of a method and shape; keeps its traced steps from trial to trial."""
-    problem = stream_of(plan).problem
+    problem = stream_of(plan).problem._replace(device=plan.device)
     module = trainables.load(plan.method, plan.embedder)
     if problem.attributes is not None:
         problem = problem._replace(attributes=problem.attributes.to(plan.device))

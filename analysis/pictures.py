@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from sklearn.manifold import TSNE
 
 from analysis.log import RecordError, writing
+from analysis.reading import best, read
 from analysis.statistics import mean_interval
-from analysis.store import best, read
 
 COLUMNS = 4  # examples of a class beside each other in a grid
 MOST = 3000  # points of a map: t-SNE takes n log n, and more cannot be seen
@@ -92,7 +92,7 @@ def contenders(trials: pd.DataFrame, best: Mapping[str, Any], asked: str | None)
 
     Args:
         trials: of the record.
-        best: as ``store.best``.
+        best: as ``reading.best``.
         asked: "winner", a label, or None for both.
 
     Raises:

@@ -6,9 +6,12 @@ each file. A change of a column's name, type or meaning raises the version.
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+
+from analysis.log import RecordError
 
 SCHEMA_VERSION = 2  # 2: quality.parquet
 VERSION_KEY = b"lgm_search.schema_version"
@@ -211,3 +214,12 @@ def _narrowest(values: list) -> tuple[pa.DataType, list]:
         return FLOAT, [None if v is None else float(v) for v in values]
     as_they_are = (str, type(None))
     return TEXT, [v if isinstance(v, as_they_are) else json.dumps(v) for v in values]
+
+
+def check_version(path: Path, version: int) -> None:
+    """Raises RecordError if a file is of a newer schema than this one."""
+    if version > SCHEMA_VERSION:
+        raise RecordError(
+            f"{path} was written by a newer lgm-search (schema {version}, this one reads up to"
+            f" {SCHEMA_VERSION}): upgrade lgm-search"
+        )

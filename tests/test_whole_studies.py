@@ -17,7 +17,8 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from analysis import store
+from analysis import reading
+from analysis.store import Record
 from trainables.engine import metrics
 from trainables.ray import environment, settings
 from trainables.ray.searcher import open_study
@@ -113,10 +114,10 @@ def check(folder: Path, trials: int) -> pd.DataFrame:
     assert [t.state for t in journal] == [ends[status] for status in rows.status]
     assert rows.score.equals(rows.joint_accuracy.where(rows.status == "completed"))
 
-    tables = store.read(folder)
+    tables = reading.read(folder)
     assert not tables.accuracy.duplicated(["trial_id", "split", "after_task", "on_task"]).any()
     for number, row in tables.trials.set_index("trial_id").iterrows():
-        a, examples = store.matrix(tables.accuracy, number)
+        a, examples = reading.matrix(tables.accuracy, number)
         assert len(a) == row.tasks_learned
         for name, value in metrics.summary(a, examples).items():
             if name in row:
@@ -214,7 +215,7 @@ def killed(home, tmp_path_factory):
 def completed(killed, home):
     """The same study, gone on with to its end: its rows before and after, and what was printed."""
     folder, *_ = killed
-    with store.Record(folder, settings.read(folder).name) as record:
+    with Record(folder, settings.read(folder).name) as record:
         before = record.trials()
     return folder, before, Driver(environment_of(home), "--resume", folder, "--engines", 2).end()
 
@@ -280,7 +281,7 @@ def test_an_ablation_trains_what_is_missing_and_nothing_twice(cluster, tmp_path)
     assert "Of 1 loss term of lgm_memory, 1 matters: classifier_rehearsal" in out
     assert (folder / "ablation.png").stat().st_size > 10_000
 
-    tables = store.read(folder)
+    tables = reading.read(folder)
     after = tables.trials.set_index("trial_id")
     rows = after[after.role == "ablation"]
     pd.testing.assert_series_equal(after.finished[before.index], before.finished)

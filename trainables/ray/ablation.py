@@ -17,8 +17,9 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import FixedTrial
 
 from analysis.ablation import CHOICE, TERM, Ablation, Variant
+from analysis.reading import best, read
 from analysis.schema import FIRST_ABLATION
-from analysis.store import Record, best, read
+from analysis.store import Record
 from trainables.engine.method import configure
 from trainables.ray.reruns import Contender, fresh_seeds, rows_of, states, train
 from trainables.ray.settings import Study, StudyError

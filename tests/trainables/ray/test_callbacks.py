@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event
 
-from analysis.store import Record, read
+from analysis.reading import read
+from analysis.store import Record
 from trainables.ray.recorder import Recorder, checkpoint_file, status_of
 from trainables.ray.screen import Screen, clock
 from trainables.ray.tensorboard import TensorBoard

@@ -1,6 +1,7 @@
 """The table at the end of a study: winner, default, floor and ceiling on the test split."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from rich.box import SIMPLE_HEAD
@@ -24,7 +25,13 @@ CAPTION = (
     " mean ± 95 % interval of the mean over fresh seeds (Student's t)"
 )
 
-ABOUT_CAS = "; CAS: accuracy of a classifier trained on generated examples only"
+QUALITY = {  # measure -> its column, and what the caption says of it
+    "cas": ("CAS, %", "CAS: accuracy of a classifier trained on generated examples only"),
+    "explained_variance": (
+        "explained variance, %",
+        "explained variance: share of the inputs' variance that their reconstructions keep",
+    ),
+}
 
 
 class Contender(NamedTuple):
@@ -36,7 +43,8 @@ class Contender(NamedTuple):
     forgetting: Sequence[float]  # fractions in [-1, 1], on validation data; empty if undefined
     memory_bytes: Sequence[int]  # carried between tasks; the largest is shown
     seconds: Sequence[float]  # of training; the mean is shown
-    cas: Sequence[float] = ()  # fractions in [0, 1], on the test split; empty if undefined
+    quality: Mapping[str, Sequence[float]] = MappingProxyType({})  # on the test split, fractions,
+    #                                                  of those in QUALITY that the method has
 
 
 def final_table(rows: Sequence[Contender]) -> Table:
@@ -55,7 +63,8 @@ def final_table(rows: Sequence[Contender]) -> Table:
     )
     for i, name in enumerate(header):
         # In a narrow terminal names wrap, numbers do not; headers always do, before names have to.
-        name = name.replace(" accuracy", "\naccuracy").replace("forgetting, ", "forgetting,\n")
+        name = name.replace(" accuracy", "\naccuracy").replace(" variance", "\nvariance")
+        name = name.replace("forgetting, ", "forgetting,\n")
         widest = max((len(cells[i]) for cells in grid), default=0)
         table.add_column(name, justify="right", min_width=widest) if i else table.add_column(name)
     for cells in grid:
@@ -94,23 +103,29 @@ def per_cent(values: Sequence[float]) -> str:
     return f"{interval.mean:z.1f} ± {half}"
 
 
+def _measures(rows: Sequence[Contender]) -> list[str]:
+    """The measures that some contender has, each of which is a column."""
+    return [name for name in QUALITY if any(name in row.quality for row in rows)]
+
+
 def _caption(rows: Sequence[Contender]) -> str:
-    return CAPTION + ABOUT_CAS if any(len(row.cas) for row in rows) else CAPTION
+    return "; ".join([CAPTION, *(QUALITY[name][1] for name in _measures(rows))])
 
 
 def _grid(rows: Sequence[Contender]) -> list[list[str]]:
-    """Header and cells; a column of CAS only if a contender generates."""
+    """Header and cells."""
     grid = [list(HEADER), *map(_cells, rows)]
-    if any(len(row.cas) for row in rows):
-        for cells, cas in zip(grid, ["CAS, %", *(per_cent(row.cas) for row in rows)], strict=True):
-            cells.insert(4, cas)
+    for name in reversed(_measures(rows)):
+        column = [QUALITY[name][0], *(per_cent(row.quality.get(name, [])) for row in rows)]
+        for cells, cell in zip(grid, column, strict=True):
+            cells.insert(4, cell)
     return grid
 
 
 def _cells(row: Contender) -> list[str]:
     seeds = len(row.joint_accuracy)
-    lengths = {len(values) for values in (row.average_accuracy, row.memory_bytes, row.seconds)}
-    if not seeds or lengths != {seeds} or not {len(row.forgetting), len(row.cas)} <= {0, seeds}:
+    values = row.average_accuracy, row.memory_bytes, row.seconds, *row.quality.values()
+    if not seeds or {*map(len, values)} != {seeds} or len(row.forgetting) not in (0, seeds):
         raise ValueError(f"expected one value a seed, at least one seed, of {row.name!r}")
     return [
         row.name,

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from analysis.tables import ABOUT_CAS, CAPTION, Contender, final_markdown, final_table, per_cent
+from analysis.tables import CAPTION, QUALITY, Contender, final_markdown, final_table, per_cent
 
 ROWS = [
     Contender(
@@ -47,15 +47,27 @@ def test_markdown():
 
 
 def test_cas_has_a_column_where_a_contender_generates():
-    rows = [ROWS[0]._replace(cas=[0.5, 0.75]), ROWS[1]]
+    rows = [ROWS[0]._replace(quality={"cas": [0.5, 0.75]}), ROWS[1]]
     header, _, winner, floor, _, caption = final_markdown(rows).splitlines()
     assert [cell.strip() for cell in header.split("|")][4:7] == ["forgetting, %", "CAS, %", "seeds"]
     assert winner.split("|")[5].strip() == "62.5 ± 158.8"  # t(1) · 12.5
     assert floor.split("|")[5].strip() == "n/a"
-    assert caption == CAPTION + ABOUT_CAS
+    assert caption == f"{CAPTION}; {QUALITY['cas'][1]}"
     text = io.StringIO()
     Console(file=text, width=120).print(final_table(rows))
     assert "CAS, %" in text.getvalue() and "62.5 ± 158.8" in text.getvalue()
+
+
+def test_an_autoencoder_has_a_column_too():
+    both = {"cas": [0.5, 0.5], "explained_variance": [0.9, 0.9]}
+    rows = [ROWS[0]._replace(quality={"explained_variance": [0.8, 0.8]}), ROWS[0]]
+    rows[1] = rows[1]._replace(quality=both)
+    header, _, first, second, _, caption = final_markdown(rows).splitlines()
+    names = [cell.strip() for cell in header.split("|")]
+    assert names[5:7] == ["CAS, %", "explained variance, %"]
+    assert [cell.strip() for cell in first.split("|")][5:7] == ["n/a", "80.0 ± 0.0"]
+    assert [cell.strip() for cell in second.split("|")][5:7] == ["50.0 ± 0.0", "90.0 ± 0.0"]
+    assert caption.endswith("their reconstructions keep") and "CAS: accuracy" in caption
 
 
 def test_terminal_shows_the_same_cells():
@@ -83,7 +95,7 @@ def test_table_fits_a_narrow_terminal():
         {"average_accuracy": [0.5]},
         {"seconds": []},
         {"forgetting": [0.1]},
-        {"cas": [0.1]},
+        {"quality": {"cas": [0.1]}},
     ],
 )
 def test_values_must_be_one_a_seed(change):

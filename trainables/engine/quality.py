@@ -44,6 +44,7 @@ OF_IMAGES = Judge("convolutional", 16, 2, 1e-2, 3)
 IMAGE = 16  # pixels a side of an image that is worth convolving
 BATCH = 128
 STEPS, MOST = 192, 1024  # at least and at most; multiples of noise.BLOCK
+SCORES = ("cas", "explained_variance")  # the measures of which higher is better
 QUERIES = 100  # a class, whose nearest neighbours are looked for
 POOL = 5000  # training examples a class that they are looked for among
 
@@ -61,8 +62,8 @@ def measure(
     """All measures that a method allows, of its state after task i.
 
     Args:
-        method: "cas" and "nearest_distance" need its ``sample``, "reconstruction_error" its
-            ``reconstruct``; a method without both gives nothing.
+        method: "cas" and "nearest_distance" need its ``sample``, "reconstruction_error" and
+            "explained_variance" its ``reconstruct``; a method without both gives nothing.
         state: after task i, on ``device``.
         train: training data of the tasks 0..i.
         held_out: validation or test data of the same tasks.
@@ -91,29 +92,23 @@ def measure(
         measures["nearest_distance"] = nearest_distance(make, train, held_out, seen, own)
     if method.reconstruct is not None:
         reconstruct = method.reconstruct
-        measures["reconstruction_error"] = reconstruction_error(
-            lambda x: reconstruct(state, x.to(device)), held_out
-        )
+        errors = reconstruction_error(lambda x: reconstruct(state, x.to(device)), held_out)
+        measures["reconstruction_error"] = errors
+        measures["explained_variance"] = explained_variance(errors, held_out)
     return measures
 
 
 def summary(measures: Mapping[str, Sequence[float]], held_out: Sequence[Split]) -> dict[str, float]:
-    """One number of each kind, over all tasks seen; higher is better.
+    """The scores among the measures, over all tasks seen: means in which every example counts once.
 
     Args:
         measures: of ``measure``.
         held_out: the same that it was given.
 
     Returns:
-        "cas", the share of all examples that the classifier of the CAS gets right, a fraction; and
-        "explained_variance" (the function of this name). Those that there is a measure for.
+        Those of ``SCORES`` that there is a measure for.
     """
-    found = {}
-    if "cas" in measures:
-        found["cas"] = by_examples(measures["cas"], held_out)
-    if "reconstruction_error" in measures:
-        found["explained_variance"] = explained_variance(measures["reconstruction_error"], held_out)
-    return found
+    return {name: by_examples(measures[name], held_out) for name in SCORES if name in measures}
 
 
 def maker(method: Method, state: State, dtype: torch.dtype, device: torch.device | str) -> Make:
@@ -264,22 +259,24 @@ def reconstruction_error(
     return [float((reconstruct(x) - x).square().mean()) for x in (split.x for split in held_out)]
 
 
-def explained_variance(errors: Sequence[float], held_out: Sequence[Split]) -> float:
+def explained_variance(errors: Sequence[float], held_out: Sequence[Split]) -> list[float]:
     """Share of the variance of real examples that reconstructions keep.
 
-        1 − MSE / mean_d Var(x_d)
+        1 − MSE_j / mean_d Var(x_d)
 
-    with both over the examples of all tasks, the variance around their common mean.
+    with MSE_j over the examples of task j, the variance over those of all tasks, around their
+    common mean.
 
     Args:
         errors: mean squared error of each task.
         held_out: real examples of each task.
 
     Returns:
-        A number <= 1. Higher is better; 0 is what the mean of all examples would reach.
+        Numbers <= 1. Higher is better; in their mean over all examples, 0 is what the mean of these
+        would reach.
     """
-    variance = torch.cat([split.x for split in held_out]).var(0, correction=0).mean()
-    return 1 - by_examples(errors, held_out) / float(variance)
+    variance = float(torch.cat([split.x for split in held_out]).var(0, correction=0).mean())
+    return [1 - error / variance for error in errors]
 
 
 def by_examples(row: Sequence[float], splits: Sequence[Split]) -> float:

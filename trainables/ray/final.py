@@ -193,21 +193,23 @@ def comparison(
 ) -> tuple[list[tables.Contender], dict[str, dict[str, Any]]]:
     """Rows of the final table, and the same for ``best.yaml``.
 
-    A seed on which a contender diverged has accuracy 0, CAS 0 where its method generates, and no
-    forgetting. A score that a method cannot have is left out.
+    A seed on which a contender diverged has accuracy 0, no forgetting, and 0 of the measure that
+    the study is about: its metric, if that is one of generators, else CAS. What a method cannot
+    have is left out.
     """
     rows, plain = [], {}
+    measure = metric if metric in OF_GENERATORS else "cas"
     on_test = [(r.contender.method, test[r.trial_id]) for r in done if r.trial_id in test]
-    generate = {method for method, found in on_test if "cas" in found.quality}
-    generate -= {method for method, found in on_test if "cas" not in found.quality}
+    measured = {method for method, found in on_test if measure in found.quality}
+    measured -= {method for method, found in on_test if measure not in found.quality}
     for label, contender in shown.items():
         reruns = sorted((r for r in done if r.contender.key == contender.key), key=lambda r: r.seed)
         ended = [test.get(r.trial_id) for r in reruns]
         joint = [0.0 if x is None else x.joint(x.accuracy) for x in ended]
         average = [0.0 if x is None else float(np.mean(x.accuracy)) for x in ended]
-        cas = []
-        if contender.method in generate:
-            cas = [0.0 if x is None else x.joint(x.quality["cas"]) for x in ended]
+        quality = {}
+        if contender.method in measured:
+            quality[measure] = [0.0 if x is None else x.joint(x.quality[measure]) for x in ended]
         kept = [r.row["forgetting"] for r in reruns]
         of_search = "" if contender.trial is None else f" (trial {contender.trial})"
         name = {FLOOR: f"{FLOOR} (floor)", CEILING: f"{CEILING} (ceiling)"}.get(label, label)
@@ -219,7 +221,7 @@ def comparison(
                 kept if None not in kept else [],
                 [r.row["memory_bytes"] or 0 for r in reruns],
                 [r.row["seconds"] or 0.0 for r in reruns],
-                cas,
+                quality,
             )
         )
         seeds = [r.seed for r in reruns]
@@ -233,9 +235,9 @@ def comparison(
         if metric not in OF_GENERATORS or label not in (FLOOR, CEILING):
             scores = [r.score for r in reruns]
             plain[label][f"validation_{metric}"] = as_dict(mean_interval(scores))
-        if cas:
-            plain[label]["test_cas"] = as_dict(mean_interval(cas))
-            plain[label]["per_seed_test_cas"] = dict(zip(seeds, cas, strict=True))
+        for name, values in quality.items():
+            plain[label][f"test_{name}"] = as_dict(mean_interval(values))
+            plain[label][f"per_seed_test_{name}"] = dict(zip(seeds, values, strict=True))
     return rows, plain
 
 
@@ -275,7 +277,8 @@ def write_best(
     path = directory / "best.yaml"
     before = yaml.safe_load(path.read_text()) if path.exists() else {}
     winner, default = plain["winner"], plain["default"]
-    judged = "cas" if study.metric == "cas" and "test_cas" in winner else "joint_accuracy"
+    of_generators = study.metric in OF_GENERATORS and f"test_{study.metric}" in winner
+    judged = study.metric if of_generators else "joint_accuracy"
     seeds, others = (one[f"per_seed_test_{judged}"] for one in (winner, default))
     gain = paired_difference(list(seeds.values()), [others[s] for s in seeds])
     best = {
@@ -319,7 +322,7 @@ def over_default(gain: Mapping[str, float]) -> str:
 def in_words(best: dict[str, Any], directory: Path) -> str:
     """The answer of a study in a few lines."""
     gain, judged, compared = best["gain_over_default"], best["judged_by"], best["comparison"]
-    what = {"test_joint_accuracy": "joint accuracy", "test_cas": "CAS"}[judged]
+    what = judged.removeprefix("test_").replace("_", " ").replace("cas", "CAS")
     reached = f"{compared['winner'][judged]['mean']:.1%} {what} on test data"
     curves = [
         f"{label} {' '.join(f'{100 * value:.1f}' for value in one[AFTER_EACH])}"

@@ -180,16 +180,18 @@ def test_a_principal_subspace_explains_the_variance_of_its_components(digits):
     for error, split in zip(errors, held_out, strict=True):
         assert error == pytest.approx(float(((back(split.x) - split.x) ** 2).mean()))
     expected = pca.explained_variance_ratio_.sum()
-    assert explained_variance(errors, held_out) == pytest.approx(expected, abs=1e-5)
+    explained = quality.by_examples(explained_variance(errors, held_out), held_out)
+    assert explained == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_mean_explains_nothing_and_the_identity_everything(digits):
     _, held_out, *_ = of(digits)
     mean = torch.cat([s.x for s in held_out]).mean(0)
     errors = reconstruction_error(lambda x: mean.expand_as(x), held_out)
-    assert explained_variance(errors, held_out) == pytest.approx(0.0, abs=1e-6)
+    explained = explained_variance(errors, held_out)
+    assert quality.by_examples(explained, held_out) == pytest.approx(0.0, abs=1e-6)
     assert reconstruction_error(lambda x: x, held_out) == [0.0] * 5
-    assert explained_variance([0.0] * 5, held_out) == 1.0
+    assert explained_variance([0.0] * 5, held_out) == [1.0] * 5
 
 
 # ---- of a method ---------------------------------------------------------------------------------
@@ -200,10 +202,10 @@ def test_the_mean_explains_nothing_and_the_identity_everything(digits):
     [
         ({}, []),
         ({"sample": replayed}, ["cas", "nearest_distance"]),
-        ({"reconstruct": lambda state, x: x}, ["reconstruction_error"]),
+        ({"reconstruct": lambda state, x: x}, ["reconstruction_error", "explained_variance"]),
         (
             {"sample": replayed, "reconstruct": lambda state, x: 0 * x},
-            ["cas", "nearest_distance", "reconstruction_error"],
+            ["cas", "nearest_distance", "reconstruction_error", "explained_variance"],
         ),
     ],
 )
@@ -227,7 +229,9 @@ def test_a_summary_counts_every_example_once():
     found = quality.summary({"cas": [1.0, 0.5], "nearest_distance": [1.0, 1.0]}, splits)
     assert found == {"cas": pytest.approx(0.625)}
     # The mean is -0.5, the variance 10/40 · 1.5² + 30/40 · 0.5² = 0.75; the error 0.3.
-    found = quality.summary({"reconstruction_error": [0.6, 0.2]}, splits)
+    row = explained_variance([0.6, 0.2], splits)
+    assert row == pytest.approx([1 - 0.6 / 0.75, 1 - 0.2 / 0.75])
+    found = quality.summary({"reconstruction_error": [0.6, 0.2], "explained_variance": row}, splits)
     assert found == {"explained_variance": pytest.approx(1 - 0.3 / 0.75)}
     assert quality.summary({}, splits) == {}
 

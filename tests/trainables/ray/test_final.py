@@ -115,9 +115,9 @@ def with_cas(test, but=()):
 
 def test_cas_counts_every_example_once_and_a_failed_seed_as_nothing():
     rows, plain = comparison(SHOWN, DONE, with_cas(TEST), "cas")
-    assert list(rows[0].cas) == pytest.approx([0.3, 0.5])
-    assert list(rows[1].cas) == pytest.approx([0.0, 0.4])
-    assert list(rows[2].cas) == []
+    assert list(rows[0].quality["cas"]) == pytest.approx([0.3, 0.5])
+    assert list(rows[1].quality["cas"]) == pytest.approx([0.0, 0.4])
+    assert rows[2].quality == {}
     assert plain["winner"]["test_cas"]["mean"] == pytest.approx(0.4)
     assert plain["default"]["per_seed_test_cas"] == pytest.approx({10: 0.0, 20: 0.4})
     assert "validation_cas" in plain["default"]
@@ -126,7 +126,7 @@ def test_cas_counts_every_example_once_and_a_failed_seed_as_nothing():
 
 def test_a_method_that_was_tested_before_cas_was_measured_has_none():
     rows, plain = comparison(SHOWN, DONE, with_cas(TEST, but=[0]), "joint_accuracy")
-    assert not any(row.cas for row in rows)
+    assert not any(row.quality for row in rows)
     assert not any("test_cas" in one for one in plain.values())
 
 
@@ -141,6 +141,20 @@ def test_a_study_of_generators_is_judged_by_cas(tmp_path):
     assert words.startswith("Best: trial 3, 40.0% CAS on test data, +20.0 points over")
     other = final.write_best(STUDY, tmp_path, [OTHER, WINNER], plain, scores, opened=True)
     assert other["judged_by"] == "test_joint_accuracy"
+
+
+def test_a_study_of_autoencoders_is_judged_by_explained_variance(tmp_path):
+    test = {
+        k: one._replace(quality={"explained_variance": one.accuracy, "cas": [0.1, 0.1]})
+        for k, one in TEST.items() if k < 4
+    }  # fmt: skip
+    rows, plain = comparison(SHOWN, DONE, test, "explained_variance")
+    assert list(rows[0].quality["explained_variance"]) == pytest.approx([0.625, 0.9])
+    assert [list(row.quality) for row in rows] == [["explained_variance"]] * 2 + [[]]
+    study, scores = STUDY._replace(metric="explained_variance"), {"default": [0.0], "trial 3": [1]}
+    best = final.write_best(study, tmp_path, [OTHER, WINNER], plain, scores, opened=True)
+    assert best["judged_by"] == "test_explained_variance"
+    assert "trial 3, 76.2% explained variance on test data, +51.2" in in_words(best, tmp_path)
 
 
 def test_cas_after_each_task_is_the_mean_of_completed_seeds(tmp_path):

@@ -58,7 +58,7 @@ def held(text: str) -> tuple[str, int | float | bool | str]:
     for kind in (int, float):
         with contextlib.suppress(ValueError):
             return name, kind(value)
-    return name, {"true": True, "false": False}.get(value, value)
+    return name, {"true": True, "false": False}.get(value.lower(), value)
 
 
 def lanes(text: str) -> int | str:

@@ -5,34 +5,14 @@ takes over. The adversarial coefficients stay at 1: under Adam only ratios of te
 are the unit of the others.
 """
 
-from search_spaces._common import coefficient, gan_loop, gan_rehearsal, shapes
+from search_spaces._common import GAN_DEFAULT, coefficient, gan_loop, gan_rehearsal, shapes
 
-# The authors' best run (their version 3: 19.1 % on CUB), with its 300 critic and 300 classifier
-# updates a task. Their batch of 256 and widths of 512 to 1024 were for 512-d features of 200
-# classes; shapes keep the method's defaults.
-DEFAULT = {
-    "order": "gan_first",
-    "gan_steps": 300,
-    "classifier_steps": 300,
-    "critic_steps": 5,
-    "generator_lr": 1e-3,
-    "generator_beta1": 0.0,
-    "generator_beta2": 0.9,
-    "critic_lr": 1e-3,
-    "critic_beta1": 0.0,
-    "critic_beta2": 0.9,
-    "classifier_lr": 1e-3,
-    "classifier_beta1": 0.0,
+# The authors' best run (their version 3: 19.1 % on CUB). Their batch of 256 and widths of 512 to
+# 1024 were for 512-d features of 200 classes; shapes keep the method's defaults.
+DEFAULT = GAN_DEFAULT | {
     "generator_classification": 0.1,
     "critic_classification": 1.0,
-    "gradient_penalty": 10.0,
     "use_prototypes": False,
-    "generator_rehearsal": 30.0,
-    "classifier_rehearsal": 1.0,
-    "replay_seen": False,
-    "label_smoothing": 0.0,
-    "reset_critic": False,
-    "reset_classifier": False,
 }
 
 

@@ -5,33 +5,11 @@ takes over. The adversarial coefficients stay at 1: under Adam only ratios of te
 are the unit of the others.
 """
 
-from search_spaces._common import coefficient, gan_loop, gan_rehearsal, shapes
+from search_spaces._common import GAN_DEFAULT, coefficient, gan_loop, gan_rehearsal, shapes
 
 # The authors never ran this in a continual loop. The loop is that of their best AC-GAN run, the
 # prototypes (weight 5) those of their best joint run of the cGAN (CAS of 92.5 % on MNIST).
-DEFAULT = {
-    "order": "gan_first",
-    "gan_steps": 300,
-    "classifier_steps": 300,
-    "critic_steps": 5,
-    "generator_lr": 1e-3,
-    "generator_beta1": 0.0,
-    "generator_beta2": 0.9,
-    "critic_lr": 1e-3,
-    "critic_beta1": 0.0,
-    "critic_beta2": 0.9,
-    "classifier_lr": 1e-3,
-    "classifier_beta1": 0.0,
-    "gradient_penalty": 10.0,
-    "use_prototypes": True,
-    "generator_prototype": 5.0,
-    "generator_rehearsal": 30.0,
-    "classifier_rehearsal": 1.0,
-    "replay_seen": False,
-    "label_smoothing": 0.0,
-    "reset_critic": False,
-    "reset_classifier": False,
-}
+DEFAULT = GAN_DEFAULT | {"use_prototypes": True, "generator_prototype": 5.0}
 
 
 def space(trial, search_shapes: bool = False, attributes: bool = False) -> dict:

@@ -216,6 +216,13 @@ def test_dry_run_shows_the_plan_and_leaves_nothing(cli, tmp_path):
     assert "after no task" in cli(*typed, "--scheduler", "none")[1]
 
 
+def test_a_truth_value_is_held_however_it_is_written(cli):
+    typed = ("--method", "lgm_acgan", "--benchmark", "gaussian", "--dry-run", "--fix")
+    for word in ("true", "True"):
+        code, out, _ = cli(*typed, f"use_prototypes={word}")
+        assert code == 0 and "use_prototypes" not in out and "generator_prototype" in out
+
+
 def test_dry_run_cuts_the_classes_as_asked(cli):
     _, out, _ = cli(*GAUSSIAN, "--tasks", "1", "--embedder", "base_task", "--dry-run")
     assert "1 tasks, class-incremental; training: 240" in out and "after no task" in out

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.conftest import F64, first_tasks, generator, tiny
+from tests.trainables import lgm_acgan_in_torch
 from tests.trainables.lgm_acgan_in_torch import (
     PLAYERS,
     by_method,
@@ -27,24 +28,8 @@ TERMS = (
     "generator_rehearsal",
     "classifier_rehearsal",
 )
-# Every term on, every coefficient and rate different from the others.
-HYPER = lgm_cgan.Hyper(
-    generator_lr=0.011,
-    generator_beta1=0.3,
-    critic_lr=0.013,
-    critic_beta1=0.1,
-    critic_beta2=0.95,
-    classifier_lr=0.017,
-    classifier_beta1=0.5,
-    classifier_beta2=0.99,
-    generator_adversarial=0.9,
-    critic_adversarial=1.1,
-    gradient_penalty=3.0,
-    generator_prototype=1.7,
-    generator_rehearsal=5.0,
-    classifier_rehearsal=0.6,
-    label_smoothing=0.1,
-)
+# As LGM-AC-GAN's: every term on, every coefficient and rate different from the others.
+HYPER = lgm_cgan.Hyper(*(getattr(lgm_acgan_in_torch.HYPER, f) for f in lgm_cgan.Hyper._fields))
 each_condition = pytest.mark.parametrize("condition", lgm_cgan.CONDITIONS)
 
 

@@ -108,7 +108,9 @@ def lineup_of(study: Study, winner: Contender, on: Mapping[str, bool]) -> Lineup
     A loss term with a coefficient is a hyperparameter that bears the name of a loss that the method
     reports (``engine.losses.weighted``). A choice is a parameter of the space whose values are text
     or true and false; where another choice brings conditional parameters, they have the method's
-    defaults, and those that it takes away go. Choices among numbers are left alone.
+    defaults, and those that it takes away go. Choices among numbers are left alone, and so is one
+    that takes away a single coefficient: that is the loss term without which the winner is trained
+    already.
 
     Args:
         study: settings.
@@ -121,11 +123,8 @@ def lineup_of(study: Study, winner: Contender, on: Mapping[str, bool]) -> Lineup
     values = shape._asdict() | hyper._asdict()
     coefficients = [name for name in hyper._fields if name in on]
     off = [name for name in coefficients if not on[name] or not values[name]]
-    terms = [
-        Contender(f"{name} = 0", method, config | {name: 0.0})
-        for name in coefficients
-        if name not in off
-    ]
+    on_in_winner = [name for name in coefficients if name not in off]
+    terms = [Contender(f"{name} = 0", method, config | {name: 0.0}) for name in on_in_winner]
     trial = FixedTrial(values)
     space(trial)
     choices = [
@@ -136,6 +135,8 @@ def lineup_of(study: Study, winner: Contender, on: Mapping[str, bool]) -> Lineup
         for other in distribution.choices
         if other != values[name]
     ]
+    without = [{name} for name in on_in_winner]
+    choices = [one for one in choices if config.keys() - one.config.keys() not in without]
     return Lineup(winner, terms, choices, off)
 
 

@@ -61,7 +61,7 @@ def test_variants_of_the_acgan_with_prototypes():
     assert {label: change for label, change in changed.items() if "= 0" not in label} == {
         "order = classifier_first": {"order": "classifier_first", "replay_seen": None},
         "order = interleaved": {"order": "interleaved"},
-        "use_prototypes = False": {"use_prototypes": False, "generator_prototype": None},
+        # Not "use_prototypes = False": that is "generator_prototype = 0".
         "replay_seen = True": {"replay_seen": True},
         "reset_critic = True": {"reset_critic": True},
         "reset_classifier = True": {"reset_classifier": True},

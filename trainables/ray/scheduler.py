@@ -9,10 +9,11 @@ are better.
 - ``median``: a rung after every task from grace on; the better half goes on.
 - ``none``: no rung.
 
-What is compared is the accuracy retained on earlier tasks. Over 105 random configurations of
-``lgm_acgan`` on ``split_digits`` its rank correlation with the final joint accuracy is 0.82 after
-two tasks, 0.94 after three and 0.98 after four; that of the accuracy on the newest task is -0.20,
--0.36 and -0.27; after one task nothing says more than 0.15.
+What is compared is the accuracy retained on earlier tasks, or the metric itself where that is of
+generators. Over 105 random configurations of ``lgm_acgan`` on ``split_digits`` the rank correlation
+of the former with the final joint accuracy is 0.82 after two tasks, 0.94 after three and 0.98 after
+four; that of the accuracy on the newest task is -0.20, -0.36 and -0.27; after one task nothing says
+more than 0.15.
 
 The default, grace 2 and r = 2 for 5 tasks, is chosen by an earlier measurement of the same kind
 (running average: 0.21 after 1 task, 0.58 after 2, 0.88 after 3, 0.90 after 4). Imitating trials

@@ -20,8 +20,8 @@ from rich.console import Console
 import trainables
 from analysis.log import RecordError
 from analysis.store import Record
-from trainables.benchmarks import Stream
-from trainables.engine import metrics
+from trainables.benchmarks import Split, Stream
+from trainables.engine import metrics, quality
 from trainables.engine.method import Problem, configure
 from trainables.ray import settings
 from trainables.ray.cluster import connected
@@ -37,7 +37,6 @@ from trainables.ray.tensorboard import TensorBoard
 from trainables.ray.trial import Plan, block, stream_of
 
 PROTOCOL = "end_of_stream"  # scored on validation data after the last task
-RUNG = "retained_accuracy"  # what trials are compared by before the end
 RETRIES = 1  # of a trial whose engine died more often than a task outlives
 
 
@@ -119,7 +118,7 @@ def search(session: Session, dashboard: str | None, deadline: float | None = Non
             study_name=study.name,
             tasks=tasks,
             total=study.trials,
-            rung=RUNG,
+            rung=rung_of(study),
             sampler=study.sampler,
             seed=study.seed,
             first=[study.default()],
@@ -130,14 +129,12 @@ def search(session: Session, dashboard: str | None, deadline: float | None = Non
     except ValueError as error:  # a damaged journal
         raise StudyError(" ".join(str(error).split())) from error
     finished = [row for row in record.trials() if row["role"] == "search"]
-    sizes = [len(task.validation.y) for task in stream.tasks]
+    held_out = [task.validation for task in stream.tasks]
     for row in finished:
-        rows = record.rows(row["trial_id"])
-        walked = [metrics.summary(block(rows, k), sizes[:k]) for k in range(1, len(rows) + 1)]
-        searcher.settle(row, walked)
+        searcher.settle(row, walked(record, row["trial_id"], held_out))
     scheduler = make_scheduler(
         study.scheduler,
-        metric=RUNG,
+        metric=rung_of(study),
         tasks=tasks,
         seed=study.seed,
         history=searcher.history(),
@@ -154,7 +151,7 @@ def search(session: Session, dashboard: str | None, deadline: float | None = Non
     recorder = Recorder(
         record,
         columns(study),
-        sizes,
+        [len(split.y) for split in held_out],
         study.metric,
         scheduler.reasons.get,
     )
@@ -187,6 +184,26 @@ def search(session: Session, dashboard: str | None, deadline: float | None = Non
         raise next((e for e in causes(error) if isinstance(e, RecordError)), error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def rung_of(study: Study) -> str:
+    """What trials are compared by before the end: what they retain, or the quality of what they
+    generate where that is searched for."""
+    return study.metric if study.metric in OF_GENERATORS else "retained_accuracy"
+
+
+def walked(record: Record, trial_id: int, held_out: Sequence[Split]) -> list[dict[str, float]]:
+    """What a trial in the record reported after task 1, 2, ...
+
+    Args:
+        held_out: validation data of each task of the stream.
+    """
+    rows, sizes = record.rows(trial_id), [len(split.y) for split in held_out]
+    return [
+        metrics.summary(block(rows, k), sizes[:k])
+        | quality.summary(record.quality(trial_id, k - 1), held_out[:k])
+        for k in range(1, len(rows) + 1)
+    ]
 
 
 def choose_lanes(
@@ -262,7 +279,8 @@ def check(study: Study, problem: Problem) -> None:
 
 def rungs(study: Study, tasks: int) -> str:
     """Where trials may be stopped, in words."""
-    first = sorted(make_scheduler(study.scheduler, metric=RUNG, tasks=tasks).brackets[0])
+    scheduler = make_scheduler(study.scheduler, metric=rung_of(study), tasks=tasks)
+    first = sorted(scheduler.brackets[0])
     return f"task {' and '.join(map(str, first))}" if first else "no task"
 
 

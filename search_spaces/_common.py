@@ -23,6 +23,17 @@ def perceptron(trial, prefix: str = "") -> dict:
     }
 
 
+# Adam at its usual rate, and as many steps a task as the classifiers of LGM get.
+CLASSIFIER_DEFAULT = {"steps": 300, "lr": 1e-3, "beta1": 0.9, "label_smoothing": 0.0}
+
+
+def classifier(trial) -> dict:
+    """A classifier's updates and targets."""
+    config = {"steps": trial.suggest_int("steps", 100, 400)} | adam(trial)
+    config["label_smoothing"] = trial.suggest_float("label_smoothing", 0.0, 0.2)
+    return config
+
+
 def coefficient(trial, name: str, low: float, high: float) -> dict:
     """The weight of a loss term, on a logarithmic scale."""
     return {name: trial.suggest_float(name, low, high, log=True)}

@@ -10,14 +10,14 @@ Differs from the source: the number of steps grows with the number of tasks seen
 example is met as often as under fine-tuning; a ceiling on one task's budget would be under-trained.
 """
 
+from functools import partial
 from typing import NamedTuple
 
-from torch.func import grad
-
+from trainables.engine import classifier
 from trainables.engine.losses import cross_entropy
 from trainables.engine.method import Batch, Method, Params, Problem, Scalar
-from trainables.engine.nets import Net, choose, classifier
-from trainables.engine.optim import Moments, adam, moments
+from trainables.engine.nets import Net, choose
+from trainables.engine.optim import Moments
 
 
 class Shape(NamedTuple):  # static: trials are fused when these agree
@@ -40,7 +40,7 @@ class State(NamedTuple):
     moments: Moments
 
 
-def loss(params: Params, batch: Batch, hyper: Hyper, net: Net):
+def loss(params: Params, state: State, batch: Batch, hyper: Hyper, noise, net: Net):
     """Eq. (1)."""
     logits = net.apply(params, batch.x)
     value = cross_entropy(logits, batch.y, batch.rivals[batch.y], hyper.label_smoothing)
@@ -48,29 +48,15 @@ def loss(params: Params, batch: Batch, hyper: Hyper, net: Net):
 
 
 def build(problem: Problem, shape: Shape) -> Method:
-    size = problem.input_shape
-    net = classifier(shape.network, problem, size, shape.hidden, shape.layers)
-
-    def init(generator):
-        params = net.init(generator)
-        return State(params, moments(params))
+    net = classifier.network(problem, shape)
 
     def begin_task(state, fresh, task, hyper):
         params = choose(hyper.from_scratch > 0, fresh.params, state.params)
         return State(params, fresh.moments)
 
-    def step(state, batch, hyper, noise):
-        grads, terms = grad(loss, has_aux=True)(state.params, batch, hyper, net)
-        params, past = adam(state.params, grads, state.moments, hyper.lr, hyper.beta1)
-        return State(params, past), terms
-
-    return Method(
-        init=init,
+    return classifier.method(
+        net, shape, State, partial(loss, net=net),
         schedule=lambda hyper, t: [("train", int(hyper.steps) * (t + 1))],
-        steps={"train": step},
-        predict=lambda state, x: net.apply(state.params, x),
         begin_task=begin_task,
-        carried=lambda state: state.params,
-        batch_size=shape.batch_size,
         data="seen",
-    )
+    )  # fmt: skip

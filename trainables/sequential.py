@@ -9,14 +9,14 @@ Source: "none" / fine-tuning in van de Ven et al. 2022, https://doi.org/10.1038/
 Differs from the source: steps of a fixed number, on minibatches drawn with replacement.
 """
 
+from functools import partial
 from typing import NamedTuple
 
-from torch.func import grad
-
+from trainables.engine import classifier
 from trainables.engine.losses import cross_entropy
 from trainables.engine.method import Batch, Method, Params, Problem, Scalar
-from trainables.engine.nets import Net, classifier
-from trainables.engine.optim import Moments, adam, moments
+from trainables.engine.nets import Net
+from trainables.engine.optim import Moments
 
 
 class Shape(NamedTuple):  # static: trials are fused when these agree
@@ -38,7 +38,7 @@ class State(NamedTuple):
     moments: Moments
 
 
-def loss(params: Params, batch: Batch, hyper: Hyper, net: Net):
+def loss(params: Params, state: State, batch: Batch, hyper: Hyper, noise, net: Net):
     """Eq. (1)."""
     logits = net.apply(params, batch.x)
     value = cross_entropy(logits, batch.y, batch.rivals[batch.y], hyper.label_smoothing)
@@ -46,27 +46,5 @@ def loss(params: Params, batch: Batch, hyper: Hyper, net: Net):
 
 
 def build(problem: Problem, shape: Shape) -> Method:
-    size = problem.input_shape
-    net = classifier(shape.network, problem, size, shape.hidden, shape.layers)
-
-    def init(generator):
-        params = net.init(generator)
-        return State(params, moments(params))
-
-    def begin_task(state, fresh, task, hyper):
-        return state._replace(moments=fresh.moments)
-
-    def step(state, batch, hyper, noise):
-        grads, terms = grad(loss, has_aux=True)(state.params, batch, hyper, net)
-        params, past = adam(state.params, grads, state.moments, hyper.lr, hyper.beta1)
-        return State(params, past), terms
-
-    return Method(
-        init=init,
-        schedule=lambda hyper, t: [("train", int(hyper.steps))],
-        steps={"train": step},
-        predict=lambda state, x: net.apply(state.params, x),
-        begin_task=begin_task,
-        carried=lambda state: state.params,
-        batch_size=shape.batch_size,
-    )
+    net = classifier.network(problem, shape)
+    return classifier.method(net, shape, State, partial(loss, net=net))

@@ -32,9 +32,10 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import grad
 
-from trainables.engine.losses import log_probs
+from trainables.engine import importance
+from trainables.engine.importance import displacement, in_units_of_mean
 from trainables.engine.method import Batch, Hyper, Method, Params, Problem, Shape
 from trainables.engine.nets import Net, encoder
 from trainables.engine.optim import Moments, adam, adam_on, flatten, moments
@@ -140,11 +141,11 @@ def build(module: ModuleType | SimpleNamespace, problem: Problem, shape: Shape) 
     def end_task(state, task, hyper, noise):
         inner = method.end_task(state.method, embedded(state, task), hyper, noise["method"])
         state = state._replace(method=inner)
-        rows = noise["order"].argsort()[:EXAMPLES]
-        fisher, sensitivity = importances(
-            lambda params, x: method.predict(state.method, e.apply(params, x)),
-            state.embedder, task._replace(x=task.x[rows], y=task.y[rows]), noise["label"][rows],
-        )  # fmt: skip
+        some = importance.chosen(task, noise["order"], EXAMPLES)
+        label = noise["label"][: len(some.y)]
+        logits = lambda params, x: method.predict(state.method, e.apply(params, x))  # noqa: E731
+        fisher = importance.fisher(logits, state.embedder, some, label)
+        sensitivity = importance.sensitivity(logits, state.embedder, some)
         return state._replace(
             anchor=flatten(state.embedder),
             fisher=state.fisher + in_units_of_mean(fisher),
@@ -178,48 +179,9 @@ def build(module: ModuleType | SimpleNamespace, problem: Problem, shape: Shape) 
 
 def penalties(params: Params, state: State, hyper: Hyper) -> dict[str, Tensor]:
     """(1) and (2), zero in the first task and where they are not used."""
-    moved = (flatten(params) - state.anchor).square()
+    ewc = displacement(params, state.anchor, state.fisher)
+    mas = displacement(params, state.anchor, state.sensitivity)
     return {
-        "embedder_ewc": (state.fisher * moved).sum() * (hyper.use_embedder_ewc > 0),
-        "embedder_mas": (state.sensitivity * moved).sum() * (hyper.use_embedder_mas > 0),
+        "embedder_ewc": ewc * (hyper.use_embedder_ewc > 0),
+        "embedder_mas": mas * (hyper.use_embedder_mas > 0),
     }
-
-
-def in_units_of_mean(importance: Tensor) -> Tensor:
-    """Numbers >= 0 divided by their mean; all zero if they are."""
-    return importance / importance.mean().clamp_min(torch.finfo(importance.dtype).tiny)
-
-
-def importances(
-    logits: Callable[[Params, Tensor], Tensor], params: Params, task: Batch, label: Tensor
-) -> tuple[Tensor, Tensor]:
-    """How much each parameter matters to a task, by the mean over N of its examples.
-
-        F = mean_n ( ∂ log p(k_n|x_n) )²,   k_n ~ p(·|x_n)       Fisher information
-        Ω = mean_n | ∂ Σ_k l_k(x_n)² |                           sensitivity
-
-    Args:
-        logits: (params, ``(B, *input)``) to ``(B, C)``.
-        params: P numbers in all.
-        task: the N examples; classes that compete with an example's are looked at alone.
-        label: ``(N,)``, uniform in [0, 1): draws k_n.
-
-    Returns:
-        ``(P,)`` each, in the order of ``optim.flatten``.
-    """
-    rivals = task.rivals[task.y]
-
-    def log_p(params, x, rival):
-        return log_probs(logits(params, x[None]), rival)[0]
-
-    def energy(params, x, rival):
-        return torch.where(rival, logits(params, x[None])[0], 0.0).square().sum()
-
-    p = vmap(log_p, (None, 0, 0))(params, task.x, rivals).exp()
-    drawn = (p.cumsum(-1) < label[:, None] * p.sum(-1, keepdim=True)).sum(-1)
-    drawn = drawn.clamp_max(p.shape[-1] - 1)
-    of_label = lambda q, x, rival, k: log_p(q, x, rival).gather(0, k[None])[0]  # noqa: E731
-    slopes = vmap(grad(of_label), (None, 0, 0, 0))(params, task.x, rivals, drawn)
-    fisher = flatten({k: v.square().mean(0) for k, v in slopes.items()})
-    slopes = vmap(grad(energy), (None, 0, 0))(params, task.x, rivals)
-    return fisher, flatten({k: v.abs().mean(0) for k, v in slopes.items()})

@@ -10,7 +10,6 @@ from torch.utils._pytree import tree_map
 from tests.conftest import EXACTLY, F64, first_tasks, generator, learn_task, tiny
 from tests.trainables.lgm_acgan_in_torch import forward, lane, masked_cross_entropy
 from trainables import genmem_vae, lgm_acgan, lgm_ae, lgm_cgan, lgm_memory, lgm_vae
-from trainables.engine import embedder
 from trainables.engine.embedder import in_front_of
 from trainables.engine.learn import learn
 from trainables.engine.packs import Engine
@@ -102,38 +101,11 @@ def test_other_players_leave_the_trunk_alone(plain, blobs):
 # ---- what holds it -------------------------------------------------------------------------------
 
 
-def test_importances_are_those_of_one_example_at_a_time(blobs_by_task):
-    task, g = blobs_by_task.batch(1), generator(3)
-    task = task._replace(x=task.x[:12], y=task.y[:12])
-    weight = torch.randn(8, 6, generator=g, dtype=F64).requires_grad_()
-    label = torch.rand(12, generator=g, dtype=F64)
-    found = embedder.importances(
-        lambda params, x: x @ params["w"], {"w": weight.detach()}, task, label
-    )
-    fisher, sensitivity = torch.zeros(8, 6, dtype=F64), torch.zeros(8, 6, dtype=F64)
-    for x, y, chance in zip(task.x, task.y, label, strict=True):
-        columns = task.rivals[y].nonzero()[:, 0]
-        log_p = F.log_softmax((x @ weight)[columns], -1)
-        drawn = int((log_p.exp().cumsum(-1) < chance).sum())
-        (slope,) = torch.autograd.grad(log_p[drawn], weight)
-        fisher += slope.square() / 12
-        (slope,) = torch.autograd.grad((x @ weight)[columns].square().sum(), weight)
-        sensitivity += slope.abs() / 12
-    torch.testing.assert_close(found, (fisher.flatten(), sensitivity.flatten()))
-
-
 def test_nothing_holds_the_trunk_in_the_first_task(blobs):
     on = {"use_embedder_ewc": True, "use_embedder_mas": True}
     method, state, batch, hyper, noise = scene(lgm_memory, blobs, t=0, **on)
     _, terms = method.steps["classifier"](state, batch, lane(hyper), noise)
     assert terms["embedder_ewc"] == terms["embedder_mas"] == 0
-
-
-def test_each_task_adds_importances_of_mean_one():
-    given = torch.tensor([0.0, 1e-30, 3e-30], dtype=F64)
-    expected = torch.tensor([0.0, 0.75, 2.25], dtype=F64)
-    torch.testing.assert_close(embedder.in_units_of_mean(given), expected)
-    assert not embedder.in_units_of_mean(torch.zeros(4)).any()
 
 
 def test_importances_add_up_over_tasks(blobs):

@@ -126,5 +126,10 @@ def build(problem: Problem, shape: Shape) -> Method:
         return consolidated(state, found, hyper)
 
     return classifier.method(
-        net, shape, start, partial(loss, net=net), end_task=end_task, draw=importance.draw
+        net,
+        shape,
+        start,
+        classifier.down(partial(loss, net=net)),
+        end_task=end_task,
+        draw=importance.draw,
     )

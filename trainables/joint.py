@@ -55,7 +55,7 @@ def build(problem: Problem, shape: Shape) -> Method:
         return State(params, fresh.moments)
 
     return classifier.method(
-        net, shape, State, partial(loss, net=net),
+        net, shape, State, classifier.down(partial(loss, net=net)),
         schedule=lambda hyper, t: [("train", int(hyper.steps) * (t + 1))],
         begin_task=begin_task,
         data="seen",

@@ -47,4 +47,4 @@ def loss(params: Params, state: State, batch: Batch, hyper: Hyper, noise, net: N
 
 def build(problem: Problem, shape: Shape) -> Method:
     net = classifier.network(problem, shape)
-    return classifier.method(net, shape, State, partial(loss, net=net))
+    return classifier.method(net, shape, State, classifier.down(partial(loss, net=net)))

@@ -24,15 +24,19 @@ def network(problem: Problem, shape: Shape) -> Net:
 
 
 def method(
-    net: Net, shape: Shape, start: Callable[[Any, Any], State], loss: Callable, **parts: Any
+    net: Net,
+    shape: Shape,
+    start: Callable[[Any, Any], State],
+    step: Callable,
+    **parts: Any,
 ) -> Method:
-    """A method whose only phase descends a loss in the weights of one network by Adam.
+    """A method whose only phase trains one network.
 
     Args:
         net: the classifier.
         shape: with ``batch_size``.
         start: (params, moments) -> the state before the first task.
-        loss: (params, state, batch, hyper, noise) -> the loss, and its terms; inside a lane.
+        step: of that phase, as in ``Method.steps``; ``down(loss)``, where nothing else happens.
         parts: of ``Method``, where the method has its own.
     """
 
@@ -43,7 +47,7 @@ def method(
     own = {
         "init": init,
         "schedule": lambda hyper, t: [("train", int(hyper.steps))],
-        "steps": {"train": step(loss)},
+        "steps": {"train": step},
         "predict": lambda state, x: net.apply(state.params, x),
         "begin_task": lambda state, fresh, task, hyper: state._replace(moments=fresh.moments),
         "carried": lambda state: state._replace(moments=()),
@@ -52,12 +56,16 @@ def method(
     return Method(**own | parts)
 
 
-def step(loss: Callable) -> Callable:
-    """One step of Adam down a loss (``Method.steps``)."""
+def down(loss: Callable) -> Callable:
+    """A step of Adam down a loss in the weights of the network.
 
-    def descend(state, batch, hyper, noise):
+    Args:
+        loss: (params, state, batch, hyper, noise) -> the loss, and its terms; inside a lane.
+    """
+
+    def step(state, batch, hyper, noise):
         grads, terms = grad(loss, has_aux=True)(state.params, state, batch, hyper, noise)
         params, past = adam(state.params, grads, state.moments, hyper.lr, hyper.beta1)
         return state._replace(params=params, moments=past), terms
 
-    return descend
+    return step

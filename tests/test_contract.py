@@ -6,6 +6,7 @@ import math
 import pathlib
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -379,9 +380,12 @@ def test_a_traced_step_is_the_step(name, small, blobs):
 
 
 @each_method
-def test_it_is_finite_under_its_default(name):
+@pytest.mark.parametrize("told", [(), ("generator", "classifier")])
+def test_it_is_finite_under_its_default(name, told):
     module = trainables.load(name)
     stream = first_tasks(benchmarks.load("gaussian"), 2)  # float32, as in a search
+    described = stream.problem._replace(attributes=torch.eye(6)[:, :4], attributes_in=told)
+    stream = replace(stream, problem=described)
     shape, hyper = configure(module, search_spaces.load(name).DEFAULT)
     (walked,) = learn(module.build(stream.problem, shape), stream, [(brief(hyper, 20), 0)])
     assert walked.diverged is None

@@ -150,9 +150,11 @@ def replace(node: Any, by: Any) -> None:
     node.graph.erase_node(node)
 
 
-def meta(node: Any):
-    """Shape, dtype and memory format of a node's result, from ``make_fx``."""
-    return node.meta["tensor_meta"]
+def meta(node: Any) -> Tensor:
+    """A tensor that has the shape, the dtype and the layout of a node's result."""
+    if node.op == "get_attr":  # brought along by the function
+        return getattr(node.graph.owning_module, node.target)
+    return node.meta["val"]
 
 
 def shape(node: Any) -> tuple[int, ...]:
@@ -199,7 +201,7 @@ def joined_again(node: Any) -> Any:
             return None
     whole, axis = split.args[0], split.args[2] if len(split.args) > 2 else 0
     same_axis = (axis - dim) % len(shape(node)) == 0
-    contiguous = meta(whole).memory_format is torch.contiguous_format
+    contiguous = meta(whole).is_contiguous()
     return whole if same_axis and contiguous and shape(whole) == shape(node) else None
 
 

@@ -134,6 +134,12 @@ def test_a_step_may_bring_a_tensor_along():
     torch.testing.assert_close(list(program.run(x)), [x @ table, table.sum(0)], **EXACTLY)
 
 
+def test_a_tensor_brought_along_is_the_same_in_all_lanes():
+    table, x = normal(3, 3), normal(4, 3, 3)
+    (found,) = unroll(fuse(lambda x: (table.reshape(3, 3) @ x,)), [x]).run(x)
+    torch.testing.assert_close(found, table @ x)
+
+
 def tidied(function, *example):
     """The graph of a function before and after, in names of operations, and what the tidy does."""
     traced = make_fx(function)(*example)

@@ -12,6 +12,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import search_spaces
 from trainables.engine.errors import unknown
@@ -35,6 +36,7 @@ EXAMPLES = """examples:
   run_search.py --method lgm_acgan --show-space    what is searched, and between which values
   run_search.py --method lgm_vae --metric cas      the best generator, not the best classifier
   run_search.py --method lgm_acgan --dry-run       check everything, show the plan, run nothing
+  run_search.py --compare ewc,er,lgm_vae,joint --trials 40    each searched alike, one table
   run_search.py --resume runs/lgm_acgan-split_digits --trials 300    go on, to 300 in all
 
 The search sees training and validation data only. At its end the best configurations and the
@@ -59,6 +61,16 @@ def held(text: str) -> tuple[str, int | float | bool | str]:
         with contextlib.suppress(ValueError):
             return name, kind(value)
     return name, {"true": True, "false": False}.get(value.lower(), value)
+
+
+def methods(text: str) -> list[str]:
+    """Several different names."""
+    names = [name.strip() for name in text.split(",")]
+    if len(names) < 2 or len(set(names)) < len(names) or not all(names):
+        raise argparse.ArgumentTypeError(
+            f"expected two or more different methods, ewc,er,joint say, got {text!r}"
+        )
+    return names
 
 
 def lanes(text: str) -> int | str:
@@ -93,6 +105,8 @@ def parser() -> Parser:
     # Settings of the study: None means "not typed", and the study's own default holds.
     what = p.add_argument_group("what to search")
     add(what, "method", "NAME", "continual-learning method (see --list)")
+    add(what, "compare", "NAME,NAME", "several methods instead, with the same budget each, and one "
+        "table of all", type=methods)  # fmt: skip
     add(what, "benchmark", "NAME", "task stream (see --list; default: split_digits)")
     add(what, "scenario", "NAME", f"which classes compete: {names(SCENARIOS)}")
     add(what, "tasks", "N", "tasks to cut the classes into; 1 trains jointly (default: the "
@@ -155,10 +169,12 @@ def main(arguments: list[str] | None = None) -> int:
         args = parser().parse_args(arguments)
         if args.list:
             return show_list()
-        if args.resume is None and args.method is None:
+        if args.resume is None and args.method is None and args.compare is None:
             raise Usage(
                 "name a method, e.g. --method lgm_acgan (--list shows all), or --resume DIR"
             )
+        if args.method is not None and args.compare is not None:
+            raise Usage("--compare names the methods: leave --method out")
         return show_space(args) if args.show_space else run(args)
     except Usage as error:
         return complain(PROGRAM, error, EXIT_USAGE)
@@ -191,13 +207,15 @@ def show_space(args) -> int:
 
     from search_spaces._tree import show
 
-    study = new_study(args, name="") if args.resume is None else old_study(args)
+    if args.compare is not None:
+        raise Usage("--show-space shows one method's space: name it by --method")
+    study = new_study(args, args.method) if args.resume is None else old_study(args, args.resume)
     Console(highlight=False).print(show(study.space(), study.default()), soft_wrap=True)
     return 0
 
 
-def new_study(args, name: str):
-    """The settings that were typed, every name checked."""
+def new_study(args, method: str):
+    """The settings that were typed, for one method, every name checked."""
     from trainables.ray.settings import Study, check_fixed
 
     for what, known in (
@@ -208,15 +226,16 @@ def new_study(args, name: str):
         ("scheduler", SCHEDULERS),
         ("metric", METRICS),
     ):
-        value = getattr(args, what)
+        value = method if what == "method" else getattr(args, what)
         if value is not None and value not in known:
             raise Usage(unknown(what, value, known))
     typed = {k: getattr(args, k) for k in (*SETTINGS, *ADJUSTABLE)}
+    typed["method"] = method
     if typed.pop("reproducible"):
         typed["batch"] = BATCHES_OF * (args.engines or os.cpu_count() or 1)
     typed["fixed"] = dict(args.fix) if args.fix else None
     typed["data_dir"] = args.data_dir and str(Path(args.data_dir).absolute())
-    study = Study(name=name, **{k: v for k, v in typed.items() if v is not None})
+    study = Study(name="", **{k: v for k, v in typed.items() if v is not None})
     try:
         check_fixed(study)
     except ValueError as error:
@@ -224,7 +243,7 @@ def new_study(args, name: str):
     return study
 
 
-def old_study(args):
+def old_study(args, directory: Path):
     """The study to go on with, as it was adjusted.
 
     Raises:
@@ -232,69 +251,104 @@ def old_study(args):
     """
     if args.study_dir is not None:
         raise Usage("--resume DIR names the study's folder: leave --study-dir out")
-    for name in (*SETTINGS, "fix"):
+    for name in (*SETTINGS, "compare", "fix"):
         if getattr(args, name) is not None:
             option = "--" + name.replace("_", "-")
             raise Usage(f"--resume takes the study's own settings: leave {option} out")
-    study = study_in(args.resume)
+    study = study_in(directory)
     changed = {k: getattr(args, k) for k in ADJUSTABLE if getattr(args, k) is not None}
     if args.data_dir is not None:
         changed["data_dir"] = str(Path(args.data_dir).absolute())
     return study._replace(**changed)
 
 
-def resolve(args):
-    """The study and its folder: an old one to go on with, or a new one.
+def resolve(args) -> tuple[Path, dict[Path, Any]]:
+    """The folder of what is to be done, and each study with its own folder.
+
+    A study alone is in that folder, the studies of a comparison are in folders in it.
 
     Raises:
         Usage: if the arguments contradict the study, or the folder is taken.
     """
     from trainables.ray import settings
 
-    if args.resume is not None:
-        return old_study(args), args.resume
-    study = new_study(args, name="")
-    directory = args.study_dir or settings.free(Path("runs") / f"{study.method}-{study.benchmark}")
-    if (directory / "study.yaml").exists():
+    if (folder := args.resume) is not None:
+        inside = settings.compared(folder) or [folder]
+        return folder, {directory: old_study(args, directory) for directory in inside}
+    studies = [new_study(args, method) for method in args.compare or [args.method]]
+    what = "compare" if args.compare else args.method
+    folder = args.study_dir or settings.free(Path("runs") / f"{what}-{studies[0].benchmark}")
+    if (folder / "study.yaml").exists() or settings.compared(folder):
         raise Usage(
-            f"{directory} holds a study: go on with it by --resume {directory}, "
+            f"{folder} holds a study: go on with it by --resume {folder}, "
             "or choose another --study-dir"
         )
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise Usage(f"{directory} is not an empty folder: choose another --study-dir")
-    return study._replace(name=f"{directory.name}-{secrets.token_hex(3)}"), directory
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise Usage(f"{folder} is not an empty folder: choose another --study-dir")
+    name = f"{folder.name}-{secrets.token_hex(3)}"
+    if not args.compare:
+        return folder, {folder: studies[0]._replace(name=name)}
+    # Who wants floor and ceiling in a comparison names them.
+    return folder, {
+        folder / one.method: one._replace(name=f"{name}-{one.method}", references=False)
+        for one in studies
+    }
 
 
 def run(args) -> int:
     """Search, choose, print. What can be wrong is looked for before anything starts."""
-    directory = None
+    folder = None
 
     def work() -> int:
-        nonlocal directory
+        nonlocal folder
         from rich.console import Console
 
+        from trainables.ray import settings
         from trainables.ray.study import check, stream_of_study
 
         console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
-        study, directory = resolve(args)
+        folder, studies = resolve(args)
         try:
-            stream = stream_of_study(study)
-            check(study, stream.problem)
+            for study in studies.values():
+                stream = stream_of_study(study)
+                check(study, stream.problem)
         except ValueError as error:  # unknown benchmark or embedder, missing or damaged data, ...
             raise Usage(error) from error
         if args.dry_run:
-            show_plan(study, directory, stream, console)
+            for directory, study in studies.items():
+                show_plan(study, directory, stream, console)
             return 0
-        return search_and_choose(args, study, directory, console)
+        if folder in studies:
+            search_and_choose(args, studies[folder], folder, console)
+            return 0
+        settings.write_comparison(folder, studies)
+        for directory, study in studies.items():
+            if not settings.is_over(directory, study):
+                search_and_choose(args, study, directory, console)
+        compare(folder, list(studies), console)
+        return 0
 
     def go_on() -> str | None:
-        begun = directory and (directory / "study.yaml").exists()
-        return f"python run_search.py --resume {shlex.quote(str(directory))}" if begun else None
+        files = ("study.yaml", "comparison.yaml")
+        begun = folder and any((folder / name).exists() for name in files)
+        return f"python run_search.py --resume {shlex.quote(str(folder))}" if begun else None
 
     return carried_out(PROGRAM, args.address, work, go_on)
 
 
-def search_and_choose(args, study, directory: Path, console) -> int:
+def compare(folder: Path, directories: list[Path], console) -> None:
+    """The table of several studies that have ended, shown and kept."""
+    from analysis.comparison import comparison_markdown, comparison_table, read
+    from analysis.log import writing
+
+    entries, trials = read(directories)
+    with writing(folder / "comparison.md"):
+        (folder / "comparison.md").write_text(comparison_markdown(entries, trials))
+    console.print(comparison_table(entries, trials))
+    console.print(f"Table: {folder / 'comparison.md'}", soft_wrap=True, markup=False)
+
+
+def search_and_choose(args, study, directory: Path, console) -> None:
     """The search, the final phase, the table."""
     from analysis.store import Record
     from analysis.tables import final_table
@@ -317,7 +371,6 @@ def search_and_choose(args, study, directory: Path, console) -> int:
             raise settings.StudyError(f"{error} (see {directory / 'trials.parquet'})") from error
     console.print(final_table(rows))
     console.print(answer, soft_wrap=True, markup=False)
-    return 0
 
 
 def show_plan(study, directory: Path, stream, console) -> None:

@@ -97,6 +97,15 @@ def test_the_nearest_name_is_suggested(cli, tmp_path, option, typed, meant):
             for t in ("soon", "5", "", "0s", "2h30", "1.5h", "30m1h")
         ),
         ((*GAUSSIAN, "--quiet", "--verbose"), "not allowed with argument"),
+        *(
+            (("--compare", names), "expected two or more different methods, ewc,er,joint say, got")
+            for names in ("joint", "joint,joint", "joint,", "")
+        ),
+        (("--compare", "joint,sequentiel"), "'sequentiel': did you mean 'sequential'?"),
+        (("--compare", "joint,ewc", "--method", "joint"), "leave --method out"),
+        (("--compare", "joint,ewc", "--show-space"), "name it by --method"),
+        (("--compare", "joint,ewc", "--fix", "ewc=1"), "joint has no hyperparameter 'ewc'"),
+        (("--resume", "a", "--compare", "joint,ewc"), "leave --compare out"),
         (("--resume", "runs/none"), "no study in runs/none (no such folder"),
         (("--resume", "."), "an empty folder where study.yaml was expected"),
         (("--resume", "a", "--method", "joint"), "leave --method out"),
@@ -221,6 +230,27 @@ def test_a_truth_value_is_held_however_it_is_written(cli):
     for word in ("true", "True"):
         code, out, _ = cli(*typed, f"use_prototypes={word}")
         assert code == 0 and "use_prototypes" not in out and "generator_prototype" in out
+
+
+def test_a_comparison_is_a_study_for_each_method(cli, tmp_path):
+    code, out, _ = cli("--compare", "joint, sequential", "--benchmark", "gaussian", "--dry-run")
+    folders = [f"runs/compare-gaussian/{name} (200 trials)" for name in ("joint", "sequential")]
+    assert code == 0 and all(folder in out for folder in folders)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_comparison_goes_on_with_each_study_as_it_was(cli, tmp_path):
+    folder = tmp_path / "both"
+    studies = {folder / name: Study(name, name, "gaussian") for name in ("joint", "sequential")}
+    settings.write_comparison(folder, studies)
+    code, out, _ = cli("--resume", folder, "--dry-run", "--trials", 7)
+    assert code == 0
+    assert f"{folder / 'joint'} (7 trials)" in out and f"{folder / 'sequential'} (7 trials)" in out
+    said = complaint(cli("--compare", "joint,ewc", "--study-dir", folder))
+    assert f"go on with it by --resume {folder}" in said
+    (folder / "comparison.yaml").write_text("studies")
+    said = complaint(cli("--resume", folder), code=1)
+    assert "comparison.yaml does not name the studies of a comparison" in said
 
 
 def test_dry_run_cuts_the_classes_as_asked(cli):

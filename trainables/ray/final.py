@@ -70,7 +70,7 @@ def contenders(study: Study, rows: Sequence[dict[str, Any]]) -> list[Contender]:
         one = Contender(f"trial {row['trial_id']}", study.method, row["config"], row["trial_id"])
         if one.key not in {c.key for c in found} and len(found) <= study.top:
             found.append(one)
-    for name in (FLOOR, CEILING):
+    for name in (FLOOR, CEILING) if study.references else ():
         found.append(Contender(name, name, search_spaces.load(name).DEFAULT))
     return found
 
@@ -319,6 +319,17 @@ def over_default(gain: Mapping[str, float]) -> str:
     return f"{points} (± {half:.1f}, paired over {gain['n']} seeds){sure}"
 
 
+def chosen_by(winner: Mapping[str, Any], measure: str) -> list[str]:
+    """What the winner was chosen by, and how far that is from test; nothing where the two are
+    different measures."""
+    chosen, test = (winner.get(f"{split}_{measure}") for split in ("validation", "test"))
+    if chosen is None or test is None:
+        return []
+    gap = 100 * (chosen["mean"] - test["mean"])
+    side = f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'} test"
+    return [f"It was chosen by {chosen['mean']:.1%} on validation data, {side}."]
+
+
 def in_words(best: dict[str, Any], directory: Path) -> str:
     """The answer of a study in a few lines."""
     gain, judged, compared = best["gain_over_default"], best["judged_by"], best["comparison"]
@@ -334,6 +345,7 @@ def in_words(best: dict[str, Any], directory: Path) -> str:
         f"Best: trial {best['trial']}, {reached}, {over_default(gain)}."
         if best["trial"] is not None
         else f"Best: the default, {reached}; nothing the search found beat it on validation data.",
+        *chosen_by(compared["winner"], judged.removeprefix("test_")),
         f"Configuration and intervals: {directory / 'best.yaml'}",
     ]
     if best["test_opened"] > 1:

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
@@ -52,6 +52,7 @@ class Study(NamedTuple):
     lanes: int | None = None  # trials that an engine trains at once; measured if None
     final_seeds: int = 5
     top: int = 3
+    references: bool = True  # whether the final phase trains floor and ceiling too
 
     @property
     def module(self):
@@ -138,6 +139,50 @@ def read(directory: Path) -> Study:
     if study.method not in search_spaces.names():
         raise StudyError(f"{path}: {unknown('method', study.method, search_spaces.names())}")
     return study
+
+
+def write_comparison(folder: Path, studies: Mapping[Path, Study]) -> None:
+    """The settings of studies that will be compared, in folders of this one.
+
+    Studies that have begun keep the settings that they have written.
+
+    Raises:
+        StudyError: if the folder cannot be written.
+    """
+    try:
+        for directory, study in studies.items():
+            directory.mkdir(parents=True, exist_ok=True)
+            write(directory, study)
+        names = [directory.name for directory in studies]
+        (folder / "comparison.yaml").write_text(yaml.safe_dump({"studies": names}))
+    except OSError as error:
+        raise StudyError(f"{folder} cannot be written: {error.strerror}") from error
+
+
+def compared(folder: Path) -> list[Path]:
+    """The folders of the studies that a comparison has, in order; none if this is not one.
+
+    Raises:
+        StudyError: if ``comparison.yaml`` is not one of ours.
+    """
+    path = folder / "comparison.yaml"
+    try:
+        return [folder / name for name in yaml.safe_load(path.read_text())["studies"]]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise StudyError(f"{path} does not name the studies of a comparison: {reason}") from error
+
+
+def is_over(directory: Path, study: Study) -> bool:
+    """Whether a study has a winner, chosen with the budget that it has now."""
+    try:
+        best = yaml.safe_load((directory / "best.yaml").read_text())
+        seeds = best["comparison"]["winner"]["test_joint_accuracy"]["n"]
+        return (best["trials"], seeds) == (study.trials, study.final_seeds)
+    except (OSError, yaml.YAMLError, TypeError, KeyError):
+        return False
 
 
 def free(directory: Path) -> Path:

@@ -51,6 +51,15 @@ def test_the_best_completed_trials_take_part_beside_default_floor_and_ceiling():
     assert [c.method for c in found] == ["lgm_acgan"] * 3 + ["sequential", "joint"]
 
 
+def test_a_study_may_do_without_floor_and_ceiling():
+    assert labels([row(1, 0.9)], STUDY._replace(references=False)) == ["default", "trial 1"]
+
+
+def test_what_was_chosen_by_another_measure_has_no_gap():
+    winner = {"validation_average_accuracy": {"mean": 0.5}, "test_joint_accuracy": {"mean": 0.4}}
+    assert final.chosen_by(winner, "joint_accuracy") == []
+
+
 def test_equal_configurations_take_part_once():
     rows = [row(0, 0.9, gan_steps=DEFAULT["gan_steps"]), row(1, 0.8), row(2, 0.8, gan_steps=1)]
     rows += [row(3, 0.8), row(4, 0.1)]  # a tie goes to the earlier trial
@@ -206,6 +215,7 @@ def test_the_answer_in_words(tmp_path):
     words = in_words(best, tmp_path)
     assert words.startswith("Best: trial 3, 76.2% joint accuracy on test data, +51.2 points over")
     assert "paired over 2 seeds" in words and "not shown to be better" in words
+    assert "It was chosen by 50.0% on validation data, 26.2 points below test." in words
     assert "opened" not in words and str(tmp_path / "best.yaml") in words
     best["gain_over_default"] = {"mean": 0.2, "low": 0.1, "high": 0.3, "n": 2}
     words = in_words(best, tmp_path)

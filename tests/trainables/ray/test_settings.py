@@ -267,3 +267,26 @@ def test_defaults_of_a_study_are_what_the_command_line_says():
     assert (study.scenario, study.sampler) == (names.SCENARIOS[0], names.SAMPLERS[0])
     assert study.attributes == names.ATTRIBUTES[0]
     assert (study.scheduler, study.metric) == (names.SCHEDULERS[0], names.METRICS[0])
+
+
+# ---- comparisons ---------------------------------------------------------------------------------
+
+
+def test_a_comparison_names_its_studies_in_order(tmp_path):
+    studies = {tmp_path / "c" / name: Study(name, name) for name in ("joint", "sequential")}
+    assert settings.compared(tmp_path / "c") == []
+    settings.write_comparison(tmp_path / "c", studies)
+    assert settings.compared(tmp_path / "c") == list(studies)
+    assert {folder: settings.read(folder) for folder in studies} == studies
+
+
+def test_a_study_is_over_when_it_has_a_winner_of_its_budget(tmp_path):
+    study = Study("s", "joint", trials=40, final_seeds=3)
+    assert not settings.is_over(tmp_path, study)
+    reached = {"winner": {"test_joint_accuracy": {"n": 3}}}
+    (tmp_path / "best.yaml").write_text(yaml.safe_dump({"trials": 40, "comparison": reached}))
+    assert settings.is_over(tmp_path, study)
+    assert not settings.is_over(tmp_path, study._replace(trials=50))
+    assert not settings.is_over(tmp_path, study._replace(final_seeds=5))
+    (tmp_path / "best.yaml").write_text("broken: [")
+    assert not settings.is_over(tmp_path, study)

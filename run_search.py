@@ -26,7 +26,16 @@ from trainables.ray.command_line import (
     positive,
     study_in,
 )
-from trainables.ray.names import ATTRIBUTES, METRICS, SAMPLERS, SCENARIOS, SCHEDULERS
+from trainables.ray.names import (
+    ATTRIBUTES,
+    FIRST_K_TASKS,
+    METRICS,
+    OTHER_STREAM,
+    PROTOCOLS,
+    SAMPLERS,
+    SCENARIOS,
+    SCHEDULERS,
+)
 
 BATCHES_OF = 4  # configurations an engine, asked together by --reproducible
 PROGRAM = "run_search.py"
@@ -130,6 +139,12 @@ def parser() -> Parser:
     how = p.add_argument_group("how to search")
     add(how, "sampler", "NAME", names(SAMPLERS))
     add(how, "scheduler", "NAME", f"early stopping at task boundaries: {names(SCHEDULERS)}")
+    add(how, "protocol", "NAME", f"what the search may see: {names(PROTOCOLS)}; first_k_tasks "
+        "keeps its tasks out of the report, other_stream reports --report-on, or the next class "
+        "order",
+    )  # fmt: skip
+    add(how, "tuning-tasks", "K", "of first_k_tasks (default: 3)", type=positive)
+    add(how, "report-on", "NAME", "of other_stream: the benchmark to report")
     add(how, "seed", "N", "of class order, splits, suggestions, trials (default: 0)", type=whole)
     how.add_argument(
         "--reproducible",
@@ -158,7 +173,8 @@ def parser() -> Parser:
 
 SETTINGS = (
     "method", "benchmark", "scenario", "tasks", "embedder", "attributes", "metric",
-    "search_shapes", "sampler", "scheduler", "seed", "reproducible",
+    "search_shapes", "sampler", "scheduler", "seed", "reproducible", "protocol", "tuning_tasks",
+    "report_on",
 )  # fmt: skip
 ADJUSTABLE = ("trials", "final_seeds", "top")  # on resume too
 
@@ -196,6 +212,7 @@ def show_list() -> int:
         ("samplers", SAMPLERS),
         ("schedulers", SCHEDULERS),
         ("metrics", METRICS),
+        ("protocols", PROTOCOLS),
     ):
         print(f"{what:12}", ", ".join(known))
     return 0
@@ -225,10 +242,15 @@ def new_study(args, method: str):
         ("sampler", SAMPLERS),
         ("scheduler", SCHEDULERS),
         ("metric", METRICS),
+        ("protocol", PROTOCOLS),
     ):
         value = method if what == "method" else getattr(args, what)
         if value is not None and value not in known:
             raise Usage(unknown(what, value, known))
+    for option, protocol in (("tuning_tasks", FIRST_K_TASKS), ("report_on", OTHER_STREAM)):
+        if getattr(args, option) is not None and args.protocol != protocol:
+            name = option.replace("_", "-")
+            raise Usage(f"--{name} is of --protocol {protocol}: add that, or leave it out")
     typed = {k: getattr(args, k) for k in (*SETTINGS, *ADJUSTABLE)}
     typed["method"] = method
     if typed.pop("reproducible"):

@@ -17,8 +17,9 @@ SCHEMA_VERSION = 2  # 2: quality.parquet
 VERSION_KEY = b"lgm_search.schema_version"
 FIRST_FINAL = 1_000_000  # trial_id of the first trial of the final phase
 FIRST_ABLATION = 2_000_000  # and of the ablation
+FIRST_CHOICE = 3_000_000  # and of the choice, where another stream is reported
 
-ROLES = ("search", "final", "ablation")
+ROLES = ("search", "final", "ablation", "choice")
 STATUSES = ("completed", "stopped", "failed")
 SPLITS = ("validation", "test")
 
@@ -41,14 +42,15 @@ TRIALS = (
         "trial_id",
         INT,
         "Number of the trial in the study: from 0 in the search, from 1,000,000 in the final"
-        " phase, from 2,000,000 in the ablation.",
+        " phase, from 2,000,000 in the ablation, from 3,000,000 in the choice.",
         required=True,
     ),
     Column(
         "role",
         TEXT,
         "'search'; 'final': trained again on a fresh seed after the search; 'ablation': the winner,"
-        " or the winner with one part taken out, on a further fresh seed.",
+        " or the winner with one part taken out, on a further fresh seed; 'choice': a finalist on"
+        " a fresh seed, where the winner is chosen on another stream than the final phase's.",
         required=True,
         choices=ROLES,
     ),

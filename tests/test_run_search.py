@@ -106,6 +106,21 @@ def test_the_nearest_name_is_suggested(cli, tmp_path, option, typed, meant):
         (("--compare", "joint,ewc", "--show-space"), "name it by --method"),
         (("--compare", "joint,ewc", "--fix", "ewc=1"), "joint has no hyperparameter 'ewc'"),
         (("--resume", "a", "--compare", "joint,ewc"), "leave --compare out"),
+        (("--resume", "a", "--protocol", "end_of_stream"), "leave --protocol out"),
+        (
+            (*GAUSSIAN, "--protocol", "first_k"),
+            "unknown protocol 'first_k': did you mean 'first_k_",
+        ),
+        ((*GAUSSIAN, "--tuning-tasks", "2"), "of --protocol first_k_tasks: add that, or leave it"),
+        ((*GAUSSIAN, "--report-on", "split_digits"), "of --protocol other_stream: add that"),
+        (
+            (*GAUSSIAN, "--protocol", "first_k_tasks"),
+            "gaussian has 3 tasks: expected fewer to tune on (--tuning-tasks) than that, got 3",
+        ),
+        (
+            (*GAUSSIAN, "--protocol", "other_stream", "--report-on", "gausian"),
+            "unknown benchmark 'gausian': did you mean 'gaussian'?",
+        ),
         (("--resume", "runs/none"), "no study in runs/none (no such folder"),
         (("--resume", "."), "an empty folder where study.yaml was expected"),
         (("--resume", "a", "--method", "joint"), "leave --method out"),

@@ -245,6 +245,7 @@ class EngineActor:
         trial = Trial(plan, config["hyper"], config.get("seed"))
         trial.restore(checkpoint_file(config["checkpoints"], config["number"]))
         splits = benchmarks.load_test(plan.benchmark, **plan.benchmark_options())
+        splits = splits[plan.begin : plan.end]
         sizes = [len(split.y) for split in splits]
         answer.set_result((trial.evaluate(splits), sizes, trial.measure(splits)))
 

@@ -3,11 +3,14 @@
 A search's best score is the luckiest of many. So the best configurations and the default are
 trained again on seeds that no search trial had; the winner is the one with the best mean on
 validation data; and only then is test data opened, for the winner, the default, the floor
-(``sequential``) and the ceiling (``joint``).
+(``sequential``) and the ceiling (``joint``). Where the protocol reports another stream than that of
+the search, the winner is chosen on the stream of the search first, and only then is the other one
+walked.
 """
 
 import functools
 import itertools
+import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,21 +23,21 @@ from ray.exceptions import RayError
 
 import search_spaces
 from analysis import tables
-from analysis.schema import FIRST_FINAL
+from analysis.schema import FIRST_CHOICE, FIRST_FINAL
 from analysis.statistics import Interval, mean_interval, paired_difference
 from analysis.store import Record
 from trainables.benchmarks.embedders import IDENTITY, TRAINABLE
 from trainables.ray import reruns
-from trainables.ray.names import OF_GENERATORS
+from trainables.ray.names import END_OF_STREAM, OF_GENERATORS
 from trainables.ray.recorder import checkpoint_file
 from trainables.ray.reruns import Contender, Rerun, fresh_seeds, states
 from trainables.ray.settings import Study, StudyError
-from trainables.ray.study import PROTOCOL, Session, commit, plan_of, versions
-from trainables.ray.trial import stream_of
+from trainables.ray.study import Session, commit, report_plan, versions
+from trainables.ray.trial import Plan, stream_of
 
 FLOOR, CEILING = "sequential", "joint"
 AFTER_EACH = "validation_cas_after_each_task"
-ROLE = "final"
+ROLE, CHOICE = "final", "choice"
 
 
 class NothingCompleted(Exception):
@@ -97,10 +100,16 @@ def run(session: Session) -> tuple[list[tables.Contender], str]:
     if not any(r["role"] == "search" and r["status"] == "completed" for r in rows):
         raise NothingCompleted("no trial has completed, so there is nothing to choose from")
     lineup = contenders(study, rows)
-    done = train(session, lineup)
-    scores = {c.label: [r.score for r in done if r.contender.key == c.key] for c in lineup}
     tuned = [c for c in lineup if c.label not in (FLOOR, CEILING)]
+    if study.protocol == END_OF_STREAM:
+        done = tried = train(session, lineup)
+    else:  # the stream that is reported has no say in the choice
+        tried = choose(session, tuned)
+    scores = {c.label: [r.score for r in tried if r.contender.key == c.key] for c in tuned}
     winner = max(tuned, key=lambda c: np.mean(scores[c.label]))
+    if study.protocol != END_OF_STREAM:
+        reported = [c for c in lineup if c not in tuned or c in (winner, lineup[0])]
+        done = train(session, reported)
     shown = {c.label: c for c in lineup if c.label in ("default", FLOOR, CEILING)}
     shown = {k: c for k, c in shown.items() if k == "default" or c.key != lineup[0].key}
     shown = {"winner": winner, **shown}
@@ -116,8 +125,16 @@ def run(session: Session) -> tuple[list[tables.Contender], str]:
 def train(session: Session, lineup: Sequence[Contender]) -> list[Rerun]:
     """Every contender on every fresh seed of this phase, as ``reruns.train``."""
     settled = functools.partial(is_settled, session.record, session.directory)
-    seeds = seeds_of(session.study)
-    return reruns.train(session, lineup, ROLE, seeds, FIRST_FINAL, settled, config_of)
+    seeds, plan = seeds_of(session.study), report_plan(session.study)
+    return reruns.train(session, lineup, ROLE, seeds, FIRST_FINAL, plan, settled, config_of)
+
+
+def choose(session: Session, lineup: Sequence[Contender]) -> list[Rerun]:
+    """Every contender on as many other fresh seeds, on the stream of the search."""
+    seeds = fresh_seeds(CHOICE, session.study.seed, session.study.final_seeds)
+    done = reruns.train(session, lineup, CHOICE, seeds, FIRST_CHOICE)
+    shutil.rmtree(states(session.directory, CHOICE), ignore_errors=True)
+    return done
 
 
 def seeds_of(study: Study) -> list[int]:
@@ -133,11 +150,11 @@ def is_settled(record: Record, directory: Path, row: dict[str, Any]) -> bool:
 
 
 def config_of(
-    session: Session, contender: Contender, seed: int, trial_id: int, role: str = ROLE
+    session: Session, contender: Contender, seed: int, trial_id: int, role: str, plan: Plan
 ) -> dict[str, Any]:
     """As ``reruns.config_of``; generators are measured, and samples of the first seed are kept."""
     study = session.study
-    config = reruns.config_of(session, contender, seed, trial_id, role)
+    config = reruns.config_of(session, contender, seed, trial_id, role, plan)
     config["plan"]["quality"] = True
     if contender.method != study.method and study.embedder == TRAINABLE:
         config["plan"]["embedder"] = IDENTITY  # floor and ceiling train all of their network
@@ -157,7 +174,8 @@ def open_test(
     record, actors = session.record, session.engines.actors
     keys = {c.key for c in shown.values()}
     chosen = [r for r in done if r.contender.key in keys and r.row["status"] == "completed"]
-    last = len(stream_of(plan_of(session.study)).tasks) - 1
+    plan = report_plan(session.study)
+    last = len(stream_of(plan).tasks) - 1
     known = {
         r.trial_id: OnTest(*row, record.quality(r.trial_id, last, "test"))
         for r in chosen
@@ -165,7 +183,7 @@ def open_test(
     }
     unopened = [r for r in chosen if r.trial_id not in known]
     futures = [
-        actor.test_row.remote(config_of(session, r.contender, r.seed, r.trial_id))
+        actor.test_row.remote(config_of(session, r.contender, r.seed, r.trial_id, ROLE, plan))
         for actor, r in zip(itertools.cycle(actors), unopened, strict=False)
     ]
     try:
@@ -286,7 +304,9 @@ def write_best(
         "method": study.method,
         "benchmark": study.benchmark,
         "scenario": study.scenario,
-        "protocol": PROTOCOL,
+        "protocol": study.protocol,
+        "reported_on": reported_on(study),
+        "metric": study.metric,
         "trials": study.trials,
         "trial": winner["trial"],
         "config": winner["config"],
@@ -309,6 +329,17 @@ def write_best(
     return best
 
 
+def reported_on(study: Study) -> dict[str, Any]:
+    """The stream that the results are of: a benchmark, a class order, tasks counted from 0."""
+    plan = report_plan(study)
+    tasks = len(stream_of(plan).tasks)
+    return {
+        "benchmark": plan.benchmark,
+        "class_order_seed": plan.seed,
+        "tasks": [plan.begin, plan.begin + tasks - 1],
+    }
+
+
 def over_default(gain: Mapping[str, float]) -> str:
     """The gain over the default, and whether it is one."""
     points = f"{100 * gain['mean']:+.1f} points over the default"
@@ -319,15 +350,25 @@ def over_default(gain: Mapping[str, float]) -> str:
     return f"{points} (± {half:.1f}, paired over {gain['n']} seeds){sure}"
 
 
-def chosen_by(winner: Mapping[str, Any], measure: str) -> list[str]:
-    """What the winner was chosen by, and how far that is from test; nothing where the two are
-    different measures."""
-    chosen, test = (winner.get(f"{split}_{measure}") for split in ("validation", "test"))
-    if chosen is None or test is None:
+def chosen_by(best: Mapping[str, Any]) -> list[str]:
+    """What the winner was chosen by, and how far that is from what it reaches on test data; nothing
+    where the two are different measures."""
+    judged, winner = best["judged_by"], best["comparison"]["winner"]
+    if judged.removeprefix("test_") != best["metric"]:
         return []
-    gap = 100 * (chosen["mean"] - test["mean"])
+    label = "default" if best["trial"] is None else f"trial {best['trial']}"
+    chosen, test = best["candidates"][label]["mean"], winner[judged]["mean"]
+    gap = 100 * (chosen - test)
     side = f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'} test"
-    return [f"It was chosen by {chosen['mean']:.1%} on validation data, {side}."]
+    where = ""
+    if best["protocol"] != END_OF_STREAM:
+        on = best["reported_on"]
+        first, last = on["tasks"]
+        where = (
+            f" of the stream of the search; reported is {on['benchmark']}, tasks {first} to {last},"
+            f" class order {on['class_order_seed']}"
+        )
+    return [f"It was chosen by {chosen:.1%} on validation data{where}, {side}."]
 
 
 def in_words(best: dict[str, Any], directory: Path) -> str:
@@ -345,7 +386,7 @@ def in_words(best: dict[str, Any], directory: Path) -> str:
         f"Best: trial {best['trial']}, {reached}, {over_default(gain)}."
         if best["trial"] is not None
         else f"Best: the default, {reached}; nothing the search found beat it on validation data.",
-        *chosen_by(compared["winner"], judged.removeprefix("test_")),
+        *chosen_by(best),
         f"Configuration and intervals: {directory / 'best.yaml'}",
     ]
     if best["test_opened"] > 1:

@@ -24,7 +24,7 @@ from trainables.ray.names import OF_GENERATORS
 from trainables.ray.recorder import enter_tasks
 from trainables.ray.settings import StudyError
 from trainables.ray.study import Session, columns, plan_of
-from trainables.ray.trial import stream_of
+from trainables.ray.trial import Plan, stream_of
 
 LANES = 16  # an engine, at least: no suggestion waits for the results
 
@@ -66,14 +66,14 @@ def states(directory: Path, role: str) -> Path:
 
 
 def config_of(
-    session: Session, contender: Contender, seed: int, trial_id: int, role: str
+    session: Session, contender: Contender, seed: int, trial_id: int, role: str, plan: Plan
 ) -> dict[str, Any]:
     """What an engine needs to know of a rerun (``EngineActor.learn``).
 
     What it generates is measured where the study's metric needs it.
     """
     quality = session.study.metric in OF_GENERATORS
-    plan = plan_of(session.study)._replace(method=contender.method, quality=quality)
+    plan = plan._replace(method=contender.method, quality=quality)
     return {
         "number": trial_id,
         "hyper": contender.config,
@@ -89,6 +89,7 @@ def train(
     role: str,
     seeds: Sequence[int],
     first_id: int,
+    plan: Plan | None = None,
     settled: Callable[[dict[str, Any]], bool] = lambda row: True,
     config_for: Callable[..., dict[str, Any]] = config_of,
 ) -> list[Rerun]:
@@ -100,6 +101,7 @@ def train(
         role: of the reruns in the record, which also names the phase.
         seeds: fresh ones.
         first_id: trial_id of the first rerun of this role.
+        plan: of the stream to walk; that of the search if None.
         settled: whether a row that an earlier run left in the record needs no training any more.
         config_for: makes what an engine is told of a rerun, as ``config_of`` does.
 
@@ -107,6 +109,7 @@ def train(
         StudyError: if a state cannot be saved, to a full disk say.
     """
     study, directory, record, engines, *_ = session
+    plan = plan or plan_of(study)
     done, jobs = [], []
     known = rows_of(record.trials(), role)
     next_id = max((row["trial_id"] for row in known.values()), default=first_id - 1) + 1
@@ -119,10 +122,10 @@ def train(
             jobs.append((contender, seed, row["trial_id"] if row else next_id))
             next_id += row is None
 
-    examples = [len(task.validation.y) for task in stream_of(plan_of(study)).tasks]
+    examples = [len(task.validation.y) for task in stream_of(plan).tasks]
     title = f"{role} phase: {len(lineup)} configurations × {len(seeds)} fresh seeds"
     walks = {
-        trial_id: config_for(session, contender, seed, trial_id, role)
+        trial_id: config_for(session, contender, seed, trial_id, role, plan)
         for contender, seed, trial_id in jobs
     }
     by_id = {trial_id: (contender, seed) for contender, seed, trial_id in jobs}
@@ -153,7 +156,9 @@ def train(
             lanes=report.get("lanes", 1),
             started=report.get("started"),
             finished=datetime.now(UTC),
-            **columns(study) | {"method": contender.method},
+            **columns(study)
+            | {"method": contender.method, "benchmark": plan.benchmark}
+            | {"class_order_seed": plan.seed},
         )
         row = next(r for r in record.trials() if r["trial_id"] == trial_id)
         done.append(Rerun(contender, seed, trial_id, row["score"] or 0.0, row))

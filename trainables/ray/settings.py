@@ -46,6 +46,9 @@ class Study(NamedTuple):
     sampler: str = "tpe"
     scheduler: str = "asha"
     metric: str = "joint_accuracy"
+    protocol: str = "end_of_stream"
+    tuning_tasks: int = 3  # of first_k_tasks: how many the search has, and the report has not
+    report_on: str | None = None  # of other_stream: a benchmark; the next class order if None
     search_shapes: bool = False
     fixed: dict = {}  # hyperparameters that are held, name -> value  # noqa: RUF012
     batch: int | None = None  # configurations asked together and judged in order (--reproducible)

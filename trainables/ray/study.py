@@ -26,7 +26,7 @@ from trainables.engine.method import Problem, configure
 from trainables.ray import settings
 from trainables.ray.cluster import connected
 from trainables.ray.engines import Engines, measured_lanes, most_lanes, placed, started
-from trainables.ray.names import OF_GENERATORS
+from trainables.ray.names import FIRST_K_TASKS, OF_GENERATORS, OTHER_STREAM
 from trainables.ray.recorder import Recorder
 from trainables.ray.scheduler import make_scheduler
 from trainables.ray.screen import Screen
@@ -36,7 +36,6 @@ from trainables.ray.settings import Study, StudyError
 from trainables.ray.tensorboard import TensorBoard
 from trainables.ray.trial import Plan, block, stream_of
 
-PROTOCOL = "end_of_stream"  # scored on validation data after the last task
 RETRIES = 1  # of a trial whose engine died more often than a task outlives
 
 
@@ -239,11 +238,22 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def plan_of(study: Study) -> Plan:
-    """What the study's trials need to know of it."""
+    """What the study's trials need to know of it, those that search and choose."""
     fields = (
         "method", "benchmark", "scenario", "seed", "data_dir", "embedder", "tasks", "attributes",
     )  # fmt: skip
-    return Plan(**{name: getattr(study, name) for name in fields})
+    plan = Plan(**{name: getattr(study, name) for name in fields})
+    return plan._replace(end=study.tuning_tasks) if study.protocol == FIRST_K_TASKS else plan
+
+
+def report_plan(study: Study) -> Plan:
+    """The same for the trials that are reported, which is where the protocols differ."""
+    plan = plan_of(study)
+    if study.protocol == FIRST_K_TASKS:
+        return plan._replace(begin=study.tuning_tasks, end=None)
+    if study.protocol == OTHER_STREAM and study.report_on:
+        return plan._replace(benchmark=study.report_on)
+    return plan._replace(seed=study.seed + 1) if study.protocol == OTHER_STREAM else plan
 
 
 def stream_of_study(study: Study) -> Stream:
@@ -275,6 +285,23 @@ def check(study: Study, problem: Problem) -> None:
             f"the metric {study.metric} is of a method that {does}, which {study.method} does not: "
             "choose another --metric or --method"
         )
+    check_protocol(study)
+
+
+def check_protocol(study: Study) -> None:
+    """Whether there is a stream to report, and what is found on the one fits the other.
+
+    Raises:
+        ValueError: if not, in one line; and as ``stream_of_study``.
+    """
+    whole = plan_of(study)._replace(end=None)
+    tasks = len(stream_of(whole).tasks)
+    if study.protocol == FIRST_K_TASKS and study.tuning_tasks >= tasks:
+        raise ValueError(
+            f"{study.benchmark} has {tasks} tasks: expected fewer to tune on (--tuning-tasks) than "
+            f"that, got {study.tuning_tasks}"
+        )
+    stream_of(report_plan(study))
 
 
 def rungs(study: Study, tasks: int) -> str:
@@ -290,7 +317,7 @@ def columns(study: Study) -> dict[str, Any]:
         "method": study.method,
         "benchmark": study.benchmark,
         "scenario": study.scenario,
-        "protocol": PROTOCOL,
+        "protocol": study.protocol,
         "embedder": study.embedder,
         "attributes": study.attributes,
         "class_order_seed": study.seed,

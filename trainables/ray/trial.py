@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -27,6 +28,8 @@ class Plan(NamedTuple):
     data_dir: str | None = None
     embedder: str = "identity"
     tasks: int | None = None  # the benchmark's own number if None
+    begin: int = 0  # the first task of the stream that is walked
+    end: int | None = None  # the one before which the walk ends; the whole stream if None
     attributes: str = "none"
     device: str = "cpu"
     quality: bool = False  # whether generators are measured after every task (engine.quality)
@@ -46,7 +49,8 @@ class Plan(NamedTuple):
 @lru_cache(maxsize=4)
 def stream_of(plan: Plan) -> benchmarks.Stream:
     """The task stream: training and validation data, never test data. Loaded once a process."""
-    return benchmarks.load(plan.benchmark, **plan.benchmark_options())
+    stream = benchmarks.load(plan.benchmark, **plan.benchmark_options())
+    return replace(stream, tasks=stream.tasks[plan.begin : plan.end])
 
 
 @lru_cache(maxsize=64)

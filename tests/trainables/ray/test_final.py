@@ -19,6 +19,7 @@ from trainables.ray import final
 from trainables.ray.final import OnTest, comparison, contenders, in_words
 from trainables.ray.reruns import Contender, Rerun, fresh_seeds
 from trainables.ray.settings import Study, StudyError
+from trainables.ray.study import columns, plan_of, report_plan
 from trainables.ray.trial import Plan
 
 ROOT = Path(__file__).parents[3]
@@ -53,11 +54,6 @@ def test_the_best_completed_trials_take_part_beside_default_floor_and_ceiling():
 
 def test_a_study_may_do_without_floor_and_ceiling():
     assert labels([row(1, 0.9)], STUDY._replace(references=False)) == ["default", "trial 1"]
-
-
-def test_what_was_chosen_by_another_measure_has_no_gap():
-    winner = {"validation_average_accuracy": {"mean": 0.5}, "test_joint_accuracy": {"mean": 0.4}}
-    assert final.chosen_by(winner, "joint_accuracy") == []
 
 
 def test_equal_configurations_take_part_once():
@@ -216,6 +212,7 @@ def test_the_answer_in_words(tmp_path):
     assert words.startswith("Best: trial 3, 76.2% joint accuracy on test data, +51.2 points over")
     assert "paired over 2 seeds" in words and "not shown to be better" in words
     assert "It was chosen by 50.0% on validation data, 26.2 points below test." in words
+    assert final.chosen_by(best | {"metric": "average_accuracy"}) == []
     assert "opened" not in words and str(tmp_path / "best.yaml") in words
     best["gain_over_default"] = {"mean": 0.2, "low": 0.1, "high": 0.3, "n": 2}
     words = in_words(best, tmp_path)
@@ -227,7 +224,8 @@ def test_the_answer_in_words(tmp_path):
 def test_one_seed_says_nothing_about_the_spread(tmp_path):
     done = [r for r in DONE if r.seed == 10]
     _, plain = comparison(SHOWN, done, TEST, "joint_accuracy")
-    best = final.write_best(STUDY, tmp_path, [OTHER], plain, {"default": [0.0]}, opened=True)
+    scores = {"trial 3": [0.0]}
+    best = final.write_best(STUDY, tmp_path, [WINNER], plain, scores, opened=True)
     assert best["gain_over_default"]["low"] == -math.inf
     assert yaml.safe_load((tmp_path / "best.yaml").read_text()) == best
     assert "nan" not in in_words(best, tmp_path)
@@ -350,6 +348,57 @@ def test_test_data_is_opened_once_for_those_that_are_shown(session, fake_ray):
 
     test, opened = final.open_test(one, {"default": OTHER, **shown}, done)
     assert opened == len(asked) - len(wanted) == 3 and len(test) == len(wanted) + 3
+
+
+@pytest.mark.parametrize("protocol", ["end_of_stream", "first_k_tasks", "other_stream"])
+def test_the_stream_that_is_reported_has_no_say_in_the_choice(
+    session, fake_ray, monkeypatch, protocol
+):
+    """Trial 3 is best on the stream of the search only."""
+    study = STUDY._replace(protocol=protocol, tuning_tasks=1, top=1, references=False)
+    walks, config = [], DEFAULT | {"gan_steps": 3}
+
+    def answer(asked):
+        plan, role = Plan(**asked["plan"])._replace(quality=False), Path(asked["checkpoints"]).name
+        walks.append((role, plan, asked["seed"]))
+        good = (plan == plan_of(study)) == (asked["hyper"] == config)
+        tasks = len(final.stream_of(plan).tasks)
+        return report(asked, tasks=tasks, joint_accuracy=0.9 if good else 0.5)
+
+    def test_rows(session, shown, done):
+        return {r.trial_id: OnTest([0.5], [7], {}) for r in done}, len(done)
+
+    one = session(answer, study)
+    monkeypatch.setattr(final, "open_test", test_rows)
+    for t in range(3):
+        one.record.task(3, 1, t, {"validation": [0.5] * (t + 1)}, {"validation": [7] * (t + 1)})
+    one.record.finish(
+        3, config, role="search", status="completed", score=0.9, seed=1, tasks_learned=3,
+        **columns(study),
+    )  # fmt: skip
+    _, words = final.run(one)
+    best = yaml.safe_load((one.directory / "best.yaml").read_text())
+    assert (best["trial"], best["protocol"]) == (3, protocol)
+    assert best["candidates"]["trial 3"]["mean"] == 0.9
+    assert best["candidates"]["default"]["mean"] == 0.5
+    plans = {
+        role: {plan for name, plan, _ in walks if name == role} for role in ("choice", "final")
+    }
+    assert plans["final"] == {report_plan(study)}
+    seeds = {role: {seed for name, _, seed in walks if name == role} for role in plans}
+    assert not seeds["choice"] & seeds["final"] and len(seeds["final"]) == 3
+    roles = Counter(row["role"] for row in one.record.trials())
+    if protocol == "end_of_stream":
+        assert not plans["choice"] and roles == {"search": 1, "final": 2 * 3}
+        assert "90.0% on validation data, 40.0 points above test" in words
+    else:
+        assert plans["choice"] == {plan_of(study)}
+        assert roles == {"search": 1, "choice": 2 * 3, "final": 2 * 3}
+        on = {
+            "first_k_tasks": "tasks 1 to 2, class order 0",
+            "other_stream": "tasks 0 to 2, class order 1",
+        }
+        assert f"reported is gaussian, {on[protocol]}, 40.0 points above test" in words
 
 
 # ---- what a search may see (invariant 3) ---------------------------------------------------------

@@ -262,10 +262,24 @@ def test_a_plan_has_every_setting_that_a_stream_depends_on():
     assert columns(STUDY)["attributes"] == "both"
 
 
+def test_protocols_differ_in_the_stream_that_is_reported():
+    from trainables.ray.study import plan_of, report_plan
+
+    ours = {name: Study("s", "joint", seed=4, protocol=name) for name in names.PROTOCOLS}
+    whole, first, other = ours.values()
+    assert report_plan(whole) == plan_of(whole)
+    k = plan_of(first)
+    assert (k.begin, k.end) == (0, 3) and report_plan(first) == k._replace(begin=3, end=None)
+    assert plan_of(other) == plan_of(whole)
+    assert report_plan(other) == plan_of(whole)._replace(seed=5)
+    elsewhere = report_plan(other._replace(report_on="split_fashion"))
+    assert elsewhere == plan_of(whole)._replace(benchmark="split_fashion")
+
+
 def test_defaults_of_a_study_are_what_the_command_line_says():
     study = Study("s", "m")
     assert (study.scenario, study.sampler) == (names.SCENARIOS[0], names.SAMPLERS[0])
-    assert study.attributes == names.ATTRIBUTES[0]
+    assert (study.attributes, study.protocol) == (names.ATTRIBUTES[0], names.PROTOCOLS[0])
     assert (study.scheduler, study.metric) == (names.SCHEDULERS[0], names.METRICS[0])
 
 

@@ -217,6 +217,15 @@ def test_the_stream_and_its_test_data_are_those_of_the_plan():
     assert stream_of(asked).problem.classes == 3
 
 
+def test_a_plan_may_be_of_a_part_of_the_stream():
+    whole = stream_of(plan())
+    last = stream_of(plan(begin=1))
+    assert [task.classes for task in last.tasks] == [task.classes for task in whole.tasks[1:]]
+    assert last.tasks[0].train.x.equal(whole.tasks[1].train.x)
+    assert not last.learned(0).any() and last.seen(0).equal(whole.current(1))
+    assert len(stream_of(plan(end=2)).tasks) == 2
+
+
 def test_the_engine_has_the_attributes_on_its_device(new_engines, monkeypatch):
     declared = replace(benchmarks.BENCHMARKS["gaussian"], attributes=lambda data_dir: torch.eye(6))
     monkeypatch.setitem(benchmarks.BENCHMARKS, "described", declared)

@@ -17,7 +17,7 @@ from trainables.engine.packs import Engine, Lane, Learned
 F64 = torch.float64
 EXACTLY: dict[str, Any] = {"rtol": 0.0, "atol": 0.0}  # for torch.testing.assert_close
 # By the last part of a Shape's field.
-TINY = {"hidden": 8, "latent": 3, "code": 4, "batch_size": 8, "chunk": 3}
+TINY = {"hidden": 8, "latent": 3, "code": 4, "batch_size": 8, "chunk": 3, "memory_size": 20}
 
 torch.set_num_threads(1)
 optuna.logging.set_verbosity(optuna.logging.WARNING)

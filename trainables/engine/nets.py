@@ -23,6 +23,8 @@ NETWORKS = ("perceptron", "convolutional")
 class Net(NamedTuple):
     init: Callable[[torch.Generator], Params]
     apply: Callable[[Params, Tensor], Tensor]
+    # (params, x) -> (B, H): what the last linear layer reads. Of networks that read examples.
+    features: Callable[[Params, Tensor], Tensor] = lambda params, x: x
 
 
 def mlp(sizes: Sequence[int], *, slope: float = 0.0, dtype: torch.dtype = torch.float32) -> Net:
@@ -48,15 +50,19 @@ def mlp(sizes: Sequence[int], *, slope: float = 0.0, dtype: torch.dtype = torch.
             params[f"b{i}"] = torch.zeros(b, dtype=dtype)
         return params
 
-    def apply(params: Params, x: Tensor) -> Tensor:
+    def linear(params: Params, x: Tensor, i: int) -> Tensor:
+        return torch.addmm(params[f"b{i}"], x, params[f"w{i}"])
+
+    def features(params: Params, x: Tensor) -> Tensor:
         x = x.flatten(1)
-        for i in range(layers):
-            x = torch.addmm(params[f"b{i}"], x, params[f"w{i}"])
-            if i < layers - 1:
-                x = F.leaky_relu(x, slope)
+        for i in range(layers - 1):
+            x = F.leaky_relu(linear(params, x, i), slope)
         return x
 
-    return Net(init, apply)
+    def apply(params: Params, x: Tensor) -> Tensor:
+        return linear(params, features(params, x), layers - 1)
+
+    return Net(init, apply, features)
 
 
 def he(generator: torch.Generator, shape: Sequence[int], fan_in: int, dtype: torch.dtype) -> Tensor:
@@ -94,14 +100,17 @@ def convolutional(
             params[f"c{i}"] = torch.zeros(b, dtype=dtype)
         return params | last.init(generator)
 
-    def apply(params: Params, x: Tensor) -> Tensor:
+    def features(params: Params, x: Tensor) -> Tensor:
         x = x.flatten(1)
         image, told = x[:, :inputs].unflatten(1, tuple(shape)), x[:, inputs:]
         for i in range(len(channels)):
             image = F.leaky_relu(halve(image, params[f"k{i}"], params[f"c{i}"]), slope)
-        return last.apply(params, torch.cat([image.flatten(1), told], 1))
+        return torch.cat([image.flatten(1), told], 1)
 
-    return Net(init, apply)
+    def apply(params: Params, x: Tensor) -> Tensor:
+        return last.apply(params, features(params, x))
+
+    return Net(init, apply, features)
 
 
 def deconvolutional(
@@ -269,11 +278,14 @@ def classifier(
         }
         return body.init(generator) | head
 
+    def features(params: Params, x: Tensor) -> Tensor:
+        return F.relu(body.apply(params, x))
+
     def apply(params: Params, x: Tensor) -> Tensor:
         weights = attributes @ params["attribute"] + params["shared"]  # (C, hidden)
-        return torch.addmm(params["bias"], F.relu(body.apply(params, x)), weights.T)
+        return torch.addmm(params["bias"], features(params, x), weights.T)
 
-    return Net(init, apply)
+    return Net(init, apply, features)
 
 
 def choose(condition: Tensor, yes, no):

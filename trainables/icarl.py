@@ -104,7 +104,7 @@ def loss(params: Params, state: State, batch: Batch, hyper: Hyper, noise, net: N
 
 def directions(net: Net, params: Params, x: Tensor) -> Tensor:
     """``(B, H)`` φ; 0 where no hidden unit answers."""
-    return F.normalize(net.features(params, x))
+    return F.normalize(net.features(params, x).flatten(1))
 
 
 def herding(phi: Tensor, count: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Networks as pairs of pure functions: ``init(generator) -> Params``, ``apply(params, x)``.
+"""Networks as pure functions: ``init(generator) -> Params``, ``apply(params, x)``.
 
 ``encoder`` and ``decoder`` read and write examples, as flat vectors ``(B, D)`` whatever their shape
 is: a perceptron takes them as they are, a convolutional network as images or feature maps.
@@ -22,9 +22,15 @@ NETWORKS = ("perceptron", "convolutional")
 
 class Net(NamedTuple):
     init: Callable[[torch.Generator], Params]
-    apply: Callable[[Params, Tensor], Tensor]
-    # (params, x) -> (B, H): what the last linear layer reads. Of networks that read examples.
-    features: Callable[[Params, Tensor], Tensor] = lambda params, x: x
+    # (params, x) -> the last hidden layer, ``(B, H)``, or ``(B, channels, height, width)`` behind a
+    # convolution. A third argument, where a network takes one, multiplies its hidden layers: a list
+    # of one tensor for each.
+    features: Callable[..., Tensor]
+    # (params, features) -> outputs; without it the features are the outputs.
+    head: Callable[[Params, Tensor], Tensor] = lambda params, features: features
+
+    def apply(self, params: Params, x: Tensor) -> Tensor:
+        return self.head(params, self.features(params, x))
 
 
 def mlp(sizes: Sequence[int], *, slope: float = 0.0, dtype: torch.dtype = torch.float32) -> Net:
@@ -50,19 +56,17 @@ def mlp(sizes: Sequence[int], *, slope: float = 0.0, dtype: torch.dtype = torch.
             params[f"b{i}"] = torch.zeros(b, dtype=dtype)
         return params
 
-    def linear(params: Params, x: Tensor, i: int) -> Tensor:
+    def linear(params: Params, i: int, x: Tensor) -> Tensor:
         return torch.addmm(params[f"b{i}"], x, params[f"w{i}"])
 
-    def features(params: Params, x: Tensor) -> Tensor:
+    def features(params: Params, x: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
         x = x.flatten(1)
         for i in range(layers - 1):
-            x = F.leaky_relu(linear(params, x, i), slope)
+            x = F.leaky_relu(linear(params, i, x), slope)
+            x = x * masks[i] if masks else x
         return x
 
-    def apply(params: Params, x: Tensor) -> Tensor:
-        return linear(params, features(params, x), layers - 1)
-
-    return Net(init, apply, features)
+    return Net(init, features, lambda params, x: linear(params, layers - 1, x))
 
 
 def he(generator: torch.Generator, shape: Sequence[int], fan_in: int, dtype: torch.dtype) -> Tensor:
@@ -100,17 +104,19 @@ def convolutional(
             params[f"c{i}"] = torch.zeros(b, dtype=dtype)
         return params | last.init(generator)
 
-    def features(params: Params, x: Tensor) -> Tensor:
-        x = x.flatten(1)
-        image, told = x[:, :inputs].unflatten(1, tuple(shape)), x[:, inputs:]
+    def maps(params: Params, x: Tensor) -> Tensor:
+        image = x.unflatten(1, tuple(shape))
         for i in range(len(channels)):
             image = F.leaky_relu(halve(image, params[f"k{i}"], params[f"c{i}"]), slope)
-        return torch.cat([image.flatten(1), told], 1)
+        return image
 
-    def apply(params: Params, x: Tensor) -> Tensor:
-        return last.apply(params, features(params, x))
+    def with_told(params: Params, x: Tensor) -> Tensor:
+        seen, told = x.flatten(1).split((inputs, condition), 1)
+        return torch.cat([maps(params, seen).flatten(1), told], 1)
 
-    return Net(init, apply, features)
+    if condition:
+        return Net(init, with_told, last.apply)
+    return Net(init, lambda params, x: maps(params, x.flatten(1)), last.apply)
 
 
 def deconvolutional(
@@ -278,14 +284,16 @@ def classifier(
         }
         return body.init(generator) | head
 
-    def features(params: Params, x: Tensor) -> Tensor:
-        return F.relu(body.apply(params, x))
+    def features(params: Params, x: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
+        below = (masks[:-1],) if masks else ()
+        h = F.relu(body.head(params, body.features(params, x, *below)))
+        return h * masks[-1] if masks else h
 
-    def apply(params: Params, x: Tensor) -> Tensor:
+    def head(params: Params, h: Tensor) -> Tensor:
         weights = attributes @ params["attribute"] + params["shared"]  # (C, hidden)
-        return torch.addmm(params["bias"], features(params, x), weights.T)
+        return torch.addmm(params["bias"], h, weights.T)
 
-    return Net(init, apply, features)
+    return Net(init, features, head)
 
 
 def choose(condition: Tensor, yes, no):

@@ -51,6 +51,22 @@ def test_mlp_flattens_images():
     torch.testing.assert_close(net.apply(params, x), net.apply(params, x.reshape(2, 12)), **EXACTLY)
 
 
+@pytest.mark.parametrize("told", [(), ("classifier",)])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_masks_multiply_the_hidden_layers_that_they_stand_for(layers, told):
+    attributes = torch.randn(3, 4, generator=generator(2), dtype=F64)
+    net = classifier("perceptron", Problem((5,), 3, F64, attributes, told), (5,), 7, layers)
+    params, x = random_params(net), torch.randn(6, 5, generator=generator(1), dtype=F64)
+    masks = [torch.randn(6, 7, generator=generator(10 + i), dtype=F64) for i in range(layers)]
+    hidden = x
+    for i, mask in enumerate(masks):
+        hidden = (hidden @ params[f"w{i}"] + params[f"b{i}"]).relu() * mask
+    torch.testing.assert_close(net.features(params, x, masks), hidden)
+    if not told:
+        expected = hidden @ params[f"w{layers}"] + params[f"b{layers}"]
+        torch.testing.assert_close(net.head(params, hidden), expected)
+
+
 @pytest.mark.parametrize("condition", [True, False])
 def test_choose_takes_one_tree_or_the_other(condition):
     yes, no = ({"w": torch.full((2, 3), v), "b": torch.tensor(v)} for v in (1.0, 2.0))
@@ -84,6 +100,19 @@ def test_a_convolutional_encoder_is_that_of_torch(shape, condition):
     expected = nn.functional.linear(features, params["w0"].T, params["b0"])
     found = net.apply(params, torch.cat([x.flatten(1), told], 1))
     torch.testing.assert_close(found, expected.detach())
+
+
+@pytest.mark.parametrize("shape", SIZES)
+def test_the_features_of_a_convolutional_classifier_are_its_last_maps(shape):
+    net = classifier("convolutional", Problem(shape, 5, F64), shape, 6, 2)
+    params, x = random_params(net), torch.randn(3, *shape, generator=generator(2), dtype=F64)
+    maps = x
+    for i in range(2):
+        maps = nn.functional.conv2d(maps, params[f"k{i}"], params[f"c{i}"], 2, 1).relu()
+    found = net.features(params, x)
+    torch.testing.assert_close(found, maps)
+    torch.testing.assert_close(net.features(params, x.flatten(1)), maps)
+    torch.testing.assert_close(net.head(params, found), net.apply(params, x), **EXACTLY)
 
 
 @pytest.mark.parametrize("shape", SIZES)

@@ -125,6 +125,12 @@ def in_units_of_mean(importance: Tensor) -> Tensor:
     return importance / importance.mean().clamp_min(torch.finfo(importance.dtype).tiny)
 
 
+def in_units_of_range(importance: Tensor) -> Tensor:
+    """Numbers scaled to [0, 1] by the smallest and the largest; all zero if they are equal."""
+    low, high = importance.min(), importance.max()
+    return (importance - low) / (high - low).clamp_min(torch.finfo(importance.dtype).tiny)
+
+
 def displacement(params: Params, anchor: Tensor, importance: Tensor) -> Tensor:
     """Σ_i Ω_i (θ_i − θ*_i)², with θ* and Ω of ``(P,)``."""
     return (importance * (flatten(params) - anchor).square()).sum()

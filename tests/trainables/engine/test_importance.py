@@ -108,6 +108,14 @@ def test_importances_in_units_of_their_mean():
     assert not importance.in_units_of_mean(torch.zeros(4)).any()
 
 
+def test_importances_in_units_of_their_range():
+    given = torch.tensor([3.0, 1.0, 2.0], dtype=F64)
+    expected = torch.tensor([1.0, 0.0, 0.5], dtype=F64)
+    torch.testing.assert_close(importance.in_units_of_range(given), expected)
+    torch.testing.assert_close(importance.in_units_of_range(1e-30 * given), expected)
+    assert not importance.in_units_of_range(torch.full((4,), 7.0)).any()
+
+
 def test_the_slope_of_a_displacement_is_twice_importance_times_distance():
     params, g = mlp([2, 3], dtype=F64).init(generator(0)), generator(1)
     anchor, weights = (torch.rand(9, generator=g, dtype=F64) for _ in range(2))

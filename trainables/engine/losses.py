@@ -115,6 +115,59 @@ def alignment(now: Tensor, before: Tensor, learned: Tensor) -> Tensor:
     return (now - before).square().mean() * learned.any()
 
 
+def distillation(
+    student: Tensor, teacher: Tensor, group: Tensor, temperature: Tensor | float
+) -> Tensor:
+    """How far a student's probabilities are from a teacher's, a softmax for each group of classes.
+
+        T² mean_i Σ_g KL( softmax(t_ig / T) ‖ softmax(s_ig / T) )
+
+    Args:
+        student, teacher: ``(B, C)`` s and t, logits.
+        group: ``(C,)`` int64, equal for classes that share a softmax. One alone adds nothing, not
+            even a rounding error to a gradient.
+        temperature: T > 0.
+
+    Source: Hinton et al., 2015, https://arxiv.org/abs/1503.02531. T² keeps the gradient's size.
+    """
+    before, now = (log_probs_in_groups(z / temperature, group) for z in (teacher, student))
+    shared = (group[:, None] == group).sum(-1) > 1
+    apart = torch.where(shared, before.exp() * (before - now), 0.0)
+    return temperature**2 * apart.sum(-1).mean()
+
+
+def log_probs_in_groups(logits: Tensor, group: Tensor) -> Tensor:
+    """Log-probabilities ``(B, C)`` of every class in its own group.
+
+    Args:
+        logits: ``(B, C)``. One that is more than 80 below the best of all groups counts as that.
+        group: ``(C,)``, equal for classes of one group.
+    """
+    together = (group[:, None] == group).to(logits.dtype)
+    below = (logits - logits.detach().amax(-1, keepdim=True)).clamp_min(-80.0)  # exp(-80) > 0
+    return below - (below.exp() @ together).log()
+
+
+def similarity_drift(now: Tensor, before: Tensor, learned: Tensor) -> Tensor:
+    """How far the similarities of a batch's examples are from those before; zero in the first task.
+
+        mean_i ‖ G_i/‖G_i‖ − Ḡ_i/‖Ḡ_i‖ ‖²,   G = H Hᵀ
+
+    Args:
+        now, before: ``(B, D)`` H and H̄.
+        learned: ``(C,)`` bool, classes of earlier tasks.
+
+    Source: Tung & Mori, ICCV 2019, https://arxiv.org/abs/1907.09682, who divide by B once more.
+    """
+    rows, old = (unit_rows(h @ h.T) for h in (now, before))
+    return (rows - old).square().sum(-1).mean() * learned.any()
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """``(B, D)``, rows divided by their lengths; those far below 1e-6 become zero."""
+    return x / (x.square().sum(-1, keepdim=True) + 1e-12).sqrt()  # ∂√0 would be infinite
+
+
 def prototype_distance(fake: Tensor, y: Tensor, prototypes: Tensor) -> Tensor:
     """How far generated class means are from real ones.
 

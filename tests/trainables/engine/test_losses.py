@@ -13,10 +13,14 @@ from tests.conftest import F64, generator
 from trainables.engine.losses import (
     class_means,
     cross_entropy,
+    distillation,
     gaussian_kl,
     gradient_penalty,
     log_probs,
+    log_probs_in_groups,
     rehearsed_cross_entropy,
+    similarity_drift,
+    unit_rows,
     weighted,
 )
 
@@ -165,6 +169,77 @@ def test_gaussian_kl_is_that_of_torch_a_dimension():
     q, p = (Normal(parts[i], parts[i + 1].exp().sqrt()) for i in (0, 2))
     torch.testing.assert_close(gaussian_kl(*parts), kl_divergence(q, p).mean())
     assert gaussian_kl(*parts[:2], *parts[:2]) == 0
+
+
+# ---- distillation --------------------------------------------------------------------------------
+
+GROUP = torch.tensor([0, 1, 0, 1, 4])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize(("group", "columns"), [
+    (GROUP, [[0, 2], [1, 3]]),
+    (torch.zeros(5), [[0, 1, 2, 3, 4]]),
+    (torch.arange(5), []),
+])  # fmt: skip
+def test_distillation_is_the_divergence_of_torch_in_each_group(group, columns, temperature):
+    student, teacher = logits(0).requires_grad_(), logits(1)
+    expected = 0 * student.sum()
+    for own in columns:
+        log_p = (student[:, own] / temperature).log_softmax(-1)
+        q = (teacher[:, own] / temperature).softmax(-1)
+        expected = expected + temperature**2 * F.kl_div(log_p, q, reduction="batchmean")
+    found = distillation(student, teacher, group, temperature)
+    torch.testing.assert_close(found, expected)
+    slope = grad(distillation)(student.detach(), teacher, group, temperature)
+    torch.testing.assert_close(slope, torch.autograd.grad(expected, student)[0])
+
+
+def test_a_class_alone_in_its_group_is_left_alone():
+    for dtype in (torch.float32, F64):
+        slope = grad(distillation)(logits(0).to(dtype), logits(1).to(dtype), GROUP, 2.0)
+        assert not slope[:, 4].any() and (slope[:, :4] != 0).all()
+
+
+def test_distillation_from_itself_is_zero_and_its_slope_keeps_its_size():
+    assert distillation(logits(), logits(), GROUP, 2.0) == 0
+    # At high temperatures the slope is that of half the squared distance of centred logits, over
+    # the number of classes, whatever T.
+    one = torch.zeros(5)
+    sizes = [grad(distillation)(logits(0), logits(1), one, t).norm() for t in (100.0, 200.0)]
+    assert 0.98 < sizes[1] / sizes[0] < 1.02
+
+
+def test_groups_far_below_the_best_logit_are_finite():
+    far = torch.tensor([[0.0, -500.0, 1.0, -501.0, 300.0]])
+    log_p = log_probs_in_groups(far, GROUP)
+    assert log_p.isfinite().all()
+    torch.testing.assert_close(log_p.exp() @ (GROUP[:, None] == GROUP).float(), torch.ones(1, 5))
+    assert grad(lambda z: log_probs_in_groups(z, GROUP).sum())(far).isfinite().all()
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_similarity_drift_is_the_formula(learned):
+    now, before = (torch.randn(6, 4, generator=generator(s), dtype=F64) for s in (0, 1))
+    classes = torch.tensor([False, learned])
+    g, old = ([[sum(a * b) for b in h] for a in h] for h in (now, before))
+    expected = 0.0
+    for i in range(6):
+        length, old_length = (sum(v**2 for v in rows[i]) ** 0.5 for rows in (g, old))
+        pairs = zip(g[i], old[i], strict=True)
+        expected += sum((a / length - b / old_length) ** 2 for a, b in pairs) / 6
+    found = similarity_drift(now, before, classes)
+    torch.testing.assert_close(found, torch.as_tensor(expected * learned, dtype=F64))
+    # A rotation of the features changes nothing.
+    turn = torch.linalg.qr(torch.randn(4, 4, generator=generator(2), dtype=F64)).Q
+    torch.testing.assert_close(similarity_drift(now @ turn, before, classes), found)
+
+
+def test_rows_have_length_one_or_zero():
+    x = torch.tensor([[3.0, 4.0], [0.0, 0.0]], dtype=F64)
+    expected = torch.tensor([[0.6, 0.8], [0.0, 0.0]], dtype=F64)
+    torch.testing.assert_close(unit_rows(x), expected)
+    assert grad(lambda x: unit_rows(x).sum())(x).isfinite().all()
 
 
 # ---- sums ----------------------------------------------------------------------------------------

@@ -118,8 +118,8 @@ def parser() -> Parser:
         "table of all", type=methods)  # fmt: skip
     add(what, "benchmark", "NAME", "task stream (see --list; default: split_digits)")
     add(what, "scenario", "NAME", f"which classes compete: {names(SCENARIOS)}")
-    add(what, "tasks", "N", "tasks to cut the classes into; 1 trains jointly (default: the "
-        "benchmark's own number)", type=positive)  # fmt: skip
+    add(what, "tasks", "N", "tasks to cut the classes into, 1 trains jointly; or of permuted "
+        "and rotated images (default: the benchmark's own number)", type=positive)  # fmt: skip
     add(what, "embedder", "NAME", "frozen features: identity (default), base_task (taught by the "
         "first task), a network of torchvision, or one of its nodes (resnet18.layer3)")  # fmt: skip
     add(what, "attributes", "WHO", f"who is told the class attributes: {names(ATTRIBUTES)}")
@@ -203,10 +203,7 @@ def show_list() -> int:
     print("methods     ", ", ".join(search_spaces.names()))
     print("benchmarks")
     for name, b in benchmarks.BENCHMARKS.items():
-        classes = "class" if b.classes_per_task == 1 else "classes"
-        tasks = "task" if b.tasks == 1 else "tasks"
-        cut = f"{b.tasks} {tasks} × {b.classes_per_task} {classes}"
-        print(f"  {name:18}{cut:22}{b.description}")
+        print(f"  {name:28}{sizes_of(b.classes):29}{b.description}")
     for what, known in (
         ("scenarios", SCENARIOS),
         ("samplers", SAMPLERS),
@@ -216,6 +213,19 @@ def show_list() -> int:
     ):
         print(f"{what:12}", ", ".join(known))
     return 0
+
+
+def sizes_of(tasks) -> str:
+    """The numbers of classes of some tasks in words: "5 tasks × 2 classes"."""
+    if callable(tasks):
+        return "tasks × 2 classes"
+    first, *rest = tasks
+    if len(set(rest)) > 1:
+        return f"{len(tasks)} tasks × {min(tasks)} to {max(tasks)} classes"
+    if rest and rest[0] != first:
+        return f"{first} + {len(rest)} × {rest[0]} classes"
+    words = "task" if not rest else "tasks", "class" if first == 1 else "classes"
+    return f"{len(tasks)} {words[0]} × {first} {words[1]}"
 
 
 def show_space(args) -> int:

@@ -11,8 +11,10 @@ classes is a permutation that ``seed`` chooses (0 too). Where the training data 
 """
 
 import functools
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import torch
@@ -21,7 +23,7 @@ from torch.nn.functional import normalize
 
 from trainables.benchmarks import cub, embedders, sources
 from trainables.benchmarks.sources import Examples, Part
-from trainables.benchmarks.splits import class_groups, hold_out
+from trainables.benchmarks.splits import class_groups, hold_out, task_groups
 from trainables.benchmarks.stream import SCENARIOS, Split, Stream, Task, cut
 from trainables.engine.errors import DataError, unknown
 from trainables.engine.method import Problem
@@ -51,38 +53,54 @@ ATTRIBUTES = {  # who may be told the class attributes, by the names of ``load``
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A data set cut into tasks of equal numbers of classes, no class twice."""
+    """A data set cut into tasks: no class twice, or, where it is changed, all in every task."""
 
     name: str
     source: Callable[[str | Path | None, Part], Examples]
-    tasks: int
-    classes_per_task: int
+    classes: tuple[int, ...] | Callable[[str | Path | None], tuple[int, ...]]
+    """How many classes each task has; where that depends on the files, a function of data_dir."""
     description: str
     attributes: Callable[[str | Path | None], Tensor] | None = None
     """``data_dir`` -> (C, A), a description of every class in numbers, where there is one."""
     recall: bool = False
     """Whether the training data are the validation data too. Their source has one part only."""
+    natural: bool = False
+    """Whether classes that follow each other in the source make a task. Tasks are shuffled then,
+    else classes."""
+    change: Callable[[Tensor, int, int, int], Tensor] | None = None
+    """How a task sees the images of all classes, a function of ``benchmarks.changes``."""
 
+
+def split(name: str, source, classes: tuple[int, ...], what: str, attributes=None) -> Benchmark:
+    """A benchmark ``split_name``, for short."""
+    return Benchmark(f"split_{name}", source, classes, what, attributes)
+
+
+DIGITS = "1,797 digits of 8 × 8 pixels"
+MNIST = "70,000 digits of 28 × 28 pixels"
+FASHION = "70,000 clothes of 28 × 28 pixels"
 
 BENCHMARKS = {
     b.name: b
     for b in (
-        Benchmark("split_digits", sources.digits, 5, 2, "1,797 digits of 8 × 8 pixels"),
-        Benchmark("split_digits_10", sources.digits, 10, 1, "1,797 digits of 8 × 8 pixels"),
-        Benchmark("split_mnist", sources.mnist, 5, 2, "70,000 digits of 28 × 28 pixels"),
-        Benchmark("split_mnist_10", sources.mnist, 10, 1, "70,000 digits of 28 × 28 pixels"),
-        Benchmark("split_fashion", sources.fashion, 5, 2, "70,000 clothes of 28 × 28 pixels"),
-        Benchmark("split_fashion_10", sources.fashion, 10, 1, "70,000 clothes of 28 × 28 pixels"),
-        Benchmark("cub100", cub.photographs, 10, 10, "5,902 birds as 512 features", cub.attributes),
-        Benchmark("gaussian", sources.gaussian, 3, 2, "420 points in 8 dimensions, for tests"),
+        split("digits", sources.digits, (2,) * 5, DIGITS),
+        split("digits_10", sources.digits, (1,) * 10, DIGITS),
+        split("mnist", sources.mnist, (2,) * 5, MNIST),
+        split("mnist_10", sources.mnist, (1,) * 10, MNIST),
+        split("fashion", sources.fashion, (2,) * 5, FASHION),
+        split("fashion_10", sources.fashion, (1,) * 10, FASHION),
         Benchmark(
-            "memorize", sources.vectors(10_000), 1, 1, "10,000 vectors to store", recall=True
+            "cub100", cub.photographs, (10,) * 10, "5,902 birds as 512 features", cub.attributes
+        ),
+        Benchmark("gaussian", sources.gaussian, (2,) * 3, "420 points in 8 dimensions, for tests"),
+        Benchmark(
+            "memorize", sources.vectors(10_000), (1,), "10,000 vectors to store", recall=True
         ),
         Benchmark(
-            "memorize_1000", sources.vectors(1000), 1, 1, "1,000 vectors to store", recall=True
+            "memorize_1000", sources.vectors(1000), (1,), "1,000 vectors to store", recall=True
         ),
     )
-}
+}  # fmt: skip
 
 
 def names() -> list[str]:
@@ -127,28 +145,28 @@ def load(
             not have, or in the domain scenario, where an output stands for several classes.
         DataError: files or weights that are missing, cannot be downloaded or are corrupt.
     """
-    benchmark, groups = _plan(name, scenario, seed, embedder, tasks, attributes)
+    benchmark, groups = _plan(name, scenario, seed, data_dir, embedder, tasks, attributes)
     examples = benchmark.source(data_dir, "train")
-    first = functools.partial(_first_task, benchmark, data_dir, groups[0], seed)
-    x, y = embedders.embed(examples, embedder, dtype, first), examples.y
+    y = examples.y
+    inputs = _inputs(benchmark, examples, groups, seed, data_dir, embedder, dtype)
     if benchmark.recall:
         trained = held = torch.ones_like(y, dtype=torch.bool)
     else:
         held = hold_out(y, VALIDATION, seed, "validation")
         trained = ~held
-    cuts = tuple(
-        Task(g, cut(x, y, trained, g, scenario), cut(x, y, held, g, scenario)) for g in groups
+    outputs = _outputs(benchmark, groups, scenario)
+    train, validation = (
+        list(map(cut, inputs, repeat(y), repeat(rows), groups, outputs)) for rows in (trained, held)
     )
-    outputs = examples.class_names
-    if scenario == "domain":
-        shared = zip(*groups, strict=True)
-        outputs = tuple(" / ".join(examples.class_names[c] for c in classes) for classes in shared)
+    cuts = tuple(map(Task, groups, outputs, train, validation))
+    names = _output_names(examples.class_names, cuts)
+    one = inputs[0](torch.zeros(1, dtype=torch.int64))
     longest = max(len(task.train.y) for task in cuts)
-    problem = Problem(tuple(x.shape[1:]), len(outputs), dtype, examples=longest)
+    problem = Problem(tuple(one.shape[1:]), len(names), dtype, examples=longest)
     if benchmark.attributes and (told := ATTRIBUTES[attributes]):
         known = normalize(benchmark.attributes(data_dir)).to(dtype)
         problem = problem._replace(attributes=known, attributes_in=told)
-    return Stream(name, scenario, seed, problem, outputs, cuts)
+    return Stream(name, scenario, seed, problem, names, cuts)
 
 
 def load_test(
@@ -167,16 +185,23 @@ def load_test(
     The only door to test data. For the end of a study, after its winner is chosen on validation
     data; nothing that runs during a search may call it. Arguments and errors are those of `load`.
     """
-    benchmark, groups = _plan(name, scenario, seed, embedder, tasks, attributes)
+    benchmark, groups = _plan(name, scenario, seed, data_dir, embedder, tasks, attributes)
     examples = benchmark.source(data_dir, "test")
-    first = functools.partial(_first_task, benchmark, data_dir, groups[0], seed)
-    x, y = embedders.embed(examples, embedder, dtype, first), examples.y
+    y = examples.y
+    inputs = _inputs(benchmark, examples, groups, seed, data_dir, embedder, dtype)
     everywhere = torch.ones_like(y, dtype=torch.bool)
-    return tuple(cut(x, y, everywhere, group, scenario) for group in groups)
+    outputs = _outputs(benchmark, groups, scenario)
+    return tuple(map(cut, inputs, repeat(y), repeat(everywhere), groups, outputs))
 
 
 def _plan(
-    name: str, scenario: str, seed: int, embedder: str, tasks: int | None, attributes: str
+    name: str,
+    scenario: str,
+    seed: int,
+    data_dir: str | Path | None,
+    embedder: str,
+    tasks: int | None,
+    attributes: str,
 ) -> tuple[Benchmark, tuple[tuple[int, ...], ...]]:
     """The benchmark and the classes of its tasks, once all that was asked for is known to be."""
     if name not in BENCHMARKS:
@@ -187,21 +212,14 @@ def _plan(
         raise unknown("attributes", attributes, ATTRIBUTES)
     embedders.check(embedder)
     benchmark = BENCHMARKS[name]
-    classes = benchmark.tasks * benchmark.classes_per_task
-    tasks = benchmark.tasks if tasks is None else tasks
-    if tasks < 1 or classes % tasks:
-        fit = ", ".join(str(n) for n in range(1, classes + 1) if classes % n == 0)
-        raise ValueError(
-            f"{name} has {classes} classes: expected a number of tasks that divides them ({fit}), "
-            f"got {tasks}"
-        )
-    size = classes // tasks
-    if scenario != "class" and size == 1:
+    own = benchmark.classes(data_dir) if callable(benchmark.classes) else benchmark.classes
+    groups = _groups(benchmark, own, len(own) if tasks is None else tasks, seed)
+    if scenario != "class" and min(map(len, groups)) == 1:
         raise ValueError(
             f"{name} has one class a task, which leaves nothing to decide in the {scenario} "
             "scenario: use the class scenario, or more classes a task"
         )
-    if embedder == embedders.BASE_TASK and size == 1:
+    if embedder == embedders.BASE_TASK and len(groups[0]) == 1:
         raise ValueError(
             f"embedder {embedder!r} learns to tell the classes of the first task, and {name} has "
             "one class a task: use 'identity', or more classes a task"
@@ -216,14 +234,112 @@ def _plan(
             "in the domain scenario an output stands for several classes, so it has no attributes: "
             "use 'none', or another scenario"
         )
-    return benchmark, class_groups(tasks, size, seed)
+    return benchmark, groups
+
+
+def _groups(
+    benchmark: Benchmark, own: tuple[int, ...], tasks: int, seed: int
+) -> tuple[tuple[int, ...], ...]:
+    """The classes of each of so many tasks.
+
+    Args:
+        own: how many classes each task has unless another number of tasks is asked for.
+    """
+    if benchmark.change:
+        if tasks < 1:
+            raise ValueError(f"{benchmark.name}: expected at least one task, got {tasks}")
+        return (tuple(range(own[0])),) * tasks
+    if tasks == len(own):
+        return task_groups(own, seed) if benchmark.natural else class_groups(own, seed)
+    if benchmark.natural:
+        raise ValueError(
+            f"{benchmark.name} has {len(own)} tasks of its own: expected that number, got {tasks}"
+        )
+    classes = sum(own)
+    if tasks < 1 or classes % tasks:
+        fit = ", ".join(str(n) for n in range(1, classes + 1) if classes % n == 0)
+        raise ValueError(
+            f"{benchmark.name} has {classes} classes: expected a number of tasks that divides them "
+            f"({fit}), got {tasks}"
+        )
+    return class_groups((classes // tasks,) * tasks, seed)
+
+
+def _outputs(
+    benchmark: Benchmark, groups: tuple[tuple[int, ...], ...], scenario: str
+) -> list[tuple[int, ...]]:
+    """The outputs that stand for the classes of each task.
+
+    In the domain scenario tasks share the first ones. In the others they are the labels of the
+    source, or, where every task has all classes, C of its own for each task.
+    """
+    if scenario == "domain":
+        return [tuple(range(len(group))) for group in groups]
+    if not benchmark.change:
+        return list(groups)
+    return [tuple(t * len(group) + c for c in group) for t, group in enumerate(groups)]
+
+
+def _output_names(class_names: tuple[str, ...], tasks: tuple[Task, ...]) -> tuple[str, ...]:
+    """The classes that an output stands for; the task too, where a class has an output in each."""
+    found, places = defaultdict(list), defaultdict(list)
+    for t, task in enumerate(tasks):
+        for c, i in zip(task.classes, task.outputs, strict=True):
+            found[i].append(class_names[c])
+            places[c].append((t, i))
+    names = {i: " / ".join(dict.fromkeys(same)) for i, same in found.items()}
+    for where in places.values():
+        if len({i for _, i in where}) > 1:
+            names |= {i: f"{names[i]}, task {t}" for t, i in where}
+    return tuple(names[i] for i in range(len(names)))
+
+
+def _inputs(
+    benchmark: Benchmark,
+    examples: Examples,
+    groups: tuple[tuple[int, ...], ...],
+    seed: int,
+    data_dir: str | Path | None,
+    embedder: str,
+    dtype: torch.dtype,
+) -> list[Callable[[Tensor], Tensor]]:
+    """What makes the inputs of each task from the numbers of their rows.
+
+    Pixels are made when they are asked for, and only those; features of a network at once.
+    """
+    first = functools.partial(_first_task, benchmark, data_dir, groups, seed)
+
+    tasks = range(len(groups))
+
+    def seen(t: int, rows: Tensor | slice) -> Examples:
+        return _changed(benchmark, examples._replace(x=examples.x[rows]), t, len(groups), seed)
+
+    def pixels(t: int, rows: Tensor) -> Tensor:
+        return embedders.pixels(seen(t, rows), dtype)
+
+    if embedder in embedders.PIXELS:
+        return [functools.partial(pixels, t) for t in tasks]
+    each = [seen(t, slice(None)) for t in (tasks if benchmark.change else tasks[:1])]
+    made = [embedders.embed(whole, embedder, dtype, first) for whole in each]
+    return [made[t % len(made)].__getitem__ for t in tasks]
+
+
+def _changed(benchmark: Benchmark, examples: Examples, t: int, tasks: int, seed: int) -> Examples:
+    """Examples as task t sees them."""
+    if benchmark.change is None:
+        return examples
+    return examples._replace(x=benchmark.change(examples.x, t, tasks, seed))
 
 
 def _first_task(
-    benchmark: Benchmark, data_dir: str | Path | None, classes: tuple[int, ...], seed: int
+    benchmark: Benchmark,
+    data_dir: str | Path | None,
+    groups: tuple[tuple[int, ...], ...],
+    seed: int,
 ) -> Examples:
-    """The training examples of a stream's first task, which has these classes."""
+    """The training examples of a stream's first task."""
     train = benchmark.source(data_dir, "train")
     held = hold_out(train.y, VALIDATION, seed, "validation")
-    rows = torch.isin(train.y, torch.tensor(classes)) & ~held
-    return train._replace(x=train.x[rows], y=train.y[rows])
+    rows = torch.isin(train.y, torch.tensor(groups[0])) & ~held
+    train = train._replace(x=train.x[rows], y=train.y[rows])
+    return _changed(benchmark, train, 0, len(groups), seed)

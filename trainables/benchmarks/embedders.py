@@ -33,6 +33,7 @@ from trainables.benchmarks.sources import Examples
 from trainables.engine.errors import DataError, unknown
 
 OWN = IDENTITY, BASE_TASK, TRAINABLE = "identity", "base_task", "trainable"
+PIXELS = IDENTITY, TRAINABLE  # those that leave images as they are
 BATCH = 64  # images that pass a backbone at once
 
 
@@ -53,17 +54,14 @@ def check(embedder: str) -> None:
 
     Whether a network has a node is known only once its weights are there: `embed` says so.
     """
-    if (
-        embedder not in (IDENTITY, BASE_TASK, TRAINABLE)
-        and embedder.partition(".")[0] not in networks()
-    ):
+    if embedder not in OWN and embedder.partition(".")[0] not in networks():
         raise unknown("embedder", embedder, names())
 
 
 def embed(
     examples: Examples, embedder: str, dtype: torch.dtype, first: Callable[[], Examples]
 ) -> Tensor:
-    """The inputs of a method: images ``(N, 1, H, W)``, maps ``(N, C, H, W)``, vectors ``(N, D)``.
+    """The inputs of a method: images and maps ``(N, C, H, W)``, vectors ``(N, D)``.
 
     Args:
         examples: of one part, training or test.
@@ -75,13 +73,13 @@ def embed(
         ValueError: a network for examples that are not images; a node that it does not have.
         DataError: the network's weights are neither on disk nor to be downloaded.
     """
-    if embedder in (IDENTITY, TRAINABLE):
+    if embedder in PIXELS:
         return pixels(examples, dtype)
     if embedder == BASE_TASK:
         taught = first()
         x, first_x = (pixels(part, torch.float32) for part in (examples, taught))
         return base_task.features(x, first_x, taught.y).to(dtype)
-    if examples.x.dim() != 3:
+    if examples.x.dim() < 3:
         raise ValueError(
             f"embedder {embedder!r} needs images: use 'identity' or 'base_task' on vectors"
         )
@@ -89,10 +87,15 @@ def embed(
 
 
 def pixels(examples: Examples, dtype: torch.dtype) -> Tensor:
-    """Images ``(N, 1, H, W)`` in [-1, 1], black to white; vectors ``(N, D)`` as they are."""
-    if examples.x.dim() != 3:
+    """Images ``(N, C, H, W)`` in [-1, 1], black to white; vectors ``(N, D)`` as they are."""
+    if examples.x.dim() < 3:
         return examples.x.to(dtype)
-    return examples.x.to(dtype).div_(examples.white / 2).sub_(1)[:, None]
+    return with_channels(examples.x).to(dtype).div_(examples.white / 2).sub_(1)
+
+
+def with_channels(images: Tensor) -> Tensor:
+    """Grey images ``(N, H, W)`` as ``(N, 1, H, W)``; colour images ``(N, 3, H, W)`` as they are."""
+    return images[:, None] if images.dim() == 3 else images
 
 
 def features(examples: Examples, embedder: str) -> Tensor:
@@ -166,7 +169,7 @@ def _pretrained(backbone: str, weights) -> nn.Module:
 
 @torch.no_grad()
 def _run(model: nn.Module, transform, examples: Examples, embedder: str) -> Tensor:
-    """Features of grey images, repeated to three channels and resized as the weights expect."""
+    """Features of images, resized as the weights expect; grey ones are repeated to 3 channels."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = model.to(device)
     found = []
@@ -179,8 +182,8 @@ def _run(model: nn.Module, transform, examples: Examples, embedder: str) -> Tens
     # Full float32: a GPU would round convolutions to TF32 unasked.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for images in batches:
-            grey = images.to(device, torch.float32).div_(examples.white)[:, None]
-            out = model(transform(grey.expand(-1, 3, -1, -1)))
+            seen = with_channels(images).to(device, torch.float32).div_(examples.white)
+            out = model(transform(seen.expand(-1, 3, -1, -1)))
             out = feature_map(out, embedder) if isinstance(out, dict) else out
             found.append(out.cpu())
     return torch.cat(found)

@@ -30,7 +30,7 @@ DIGITS = tuple("0123456789")
 class Examples(NamedTuple):
     """One part of a labelled data set, in the order of its source."""
 
-    x: Tensor  # (N, H, W) uint8 grey images, or (N, D) float32 vectors, as a rule in [-1, 1]
+    x: Tensor  # uint8 images (N, H, W) or (N, 3, H, W); float32 vectors (N, D), mostly in [-1, 1]
     y: Tensor  # (N,) int64, an index into class_names
     class_names: tuple[str, ...]
     white: int = 255  # the pixel value of white; 0 is black. Vectors have no use for it.

@@ -1,8 +1,11 @@
-"""Seeded choices: the order of the classes, and the examples that are held out.
+"""Seeded choices: the order of the classes or of the tasks, and the examples that are held out.
 
 Every choice is a function of (seed, purpose) through a generator of its own, so it is the same on
 every machine and the process's global random state is neither read nor moved.
 """
+
+from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -10,14 +13,27 @@ from torch import Tensor
 from trainables.engine import noise
 
 
-def class_groups(tasks: int, size: int, seed: int) -> tuple[tuple[int, ...], ...]:
-    """Cut a random order of the classes 0..tasks·size−1 into tasks.
+def class_groups(sizes: Sequence[int], seed: int) -> tuple[tuple[int, ...], ...]:
+    """Cut a random order of the classes 0..Σ sizes − 1 into tasks of these sizes.
 
     Every seed, 0 too, is a permutation; the natural order is not special. The order depends on the
     number of classes and the seed only: 10 × 1 meets the classes in the order of 5 × 2.
     """
-    order = torch.randperm(tasks * size, generator=noise.generator(seed, "class order")).tolist()
-    return tuple(tuple(order[i : i + size]) for i in range(0, len(order), size))
+    order = torch.randperm(sum(sizes), generator=noise.generator(seed, "class order")).tolist()
+    return runs(order, sizes)
+
+
+def task_groups(sizes: Sequence[int], seed: int) -> tuple[tuple[int, ...], ...]:
+    """Cut the natural order of the classes into tasks of these sizes; the tasks are shuffled."""
+    groups = runs(range(sum(sizes)), sizes)
+    order = torch.randperm(len(sizes), generator=noise.generator(seed, "task order")).tolist()
+    return tuple(groups[i] for i in order)
+
+
+def runs(order: Sequence[int], sizes: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """A sequence cut into pieces of these sizes."""
+    ends = list(accumulate(sizes))
+    return tuple(tuple(order[e - n : e]) for e, n in zip(ends, sizes, strict=True))
 
 
 def hold_out(y: Tensor, share: float, seed: int, purpose: str) -> Tensor:

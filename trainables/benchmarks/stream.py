@@ -1,7 +1,9 @@
 """A task stream: what a search may see of a benchmark. It holds no test data."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,11 +13,23 @@ from trainables.engine.method import Batch, Problem
 SCENARIOS = ("class", "task", "domain")
 
 
-class Split(NamedTuple):
-    """Examples of one task for one use: training, validation or test."""
+class Split:
+    """Examples of one task for one use: training, validation or test.
 
-    x: Tensor  # (N, *input)
-    y: Tensor  # (N,) int64, an output of the method's last layer
+    Args:
+        x: ``(N, *input)``, or what makes them when they are first asked for: whoever only counts
+            examples never holds them.
+        y: ``(N,)`` int64, each an output of the method's last layer.
+    """
+
+    def __init__(self, x: Tensor | Callable[[], Tensor], y: Tensor):
+        self._x, self.y = x, y
+
+    @property
+    def x(self) -> Tensor:
+        if not isinstance(self._x, Tensor):
+            self._x = self._x()
+        return self._x
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,18 +37,20 @@ class Task:
     """One task of a stream."""
 
     classes: tuple[int, ...]
-    """Labels of the source. In the domain scenario output i stands for ``classes[i]``; in the
-    others the outputs are these labels."""
+    """Labels of the source."""
+    outputs: tuple[int, ...]
+    """What stands for each of them in the method's last layer, and in ``y``."""
     train: Split
     validation: Split
 
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """A sequence of tasks and, at each, which classes (C of them) are there and compete.
+    """A sequence of tasks and, at each, which outputs (C of them) are in use and compete.
 
     ``current``, ``learned`` and ``seen`` return ``(C,)`` bool, ``rivals`` ``(C, C)`` bool; ``t`` is
-    the index of the task being learned, from 0.
+    the index of the task being learned, from 0. In the domain scenario the tasks share outputs, in
+    the others each has its own, and an output is as good as a class.
     """
 
     name: str
@@ -47,57 +63,74 @@ class Stream:
     tasks: tuple[Task, ...]
 
     def current(self, t: int) -> Tensor:
-        """Classes of task t; in the domain scenario all."""
+        """Outputs of task t."""
         return self._outputs(t, t + 1)
 
     def learned(self, t: int) -> Tensor:
-        """Classes of the tasks before t; in the domain scenario none at t = 0, then all."""
+        """Outputs of the tasks before t."""
         return self._outputs(0, t)
 
     def seen(self, t: int) -> Tensor:
-        """Classes of task t and of those before it."""
+        """Outputs of task t and of those before it."""
         return self._outputs(0, t + 1)
 
     def rivals(self, t: int) -> Tensor:
-        """Row c: the logits that compete for an example of class c, see ``Batch.rivals``.
+        """Row c: the logits that compete for an example of output c, see ``Batch.rivals``.
 
-        class: every row the classes seen so far. task: the classes of c's own task, for the
-        tasks to come too. domain: all.
+        class, domain: every row the outputs seen so far (in the domain scenario these are all
+        from the first task on, unless a later task has more classes). task: the outputs of c's own
+        task, for the tasks to come too.
         """
-        outputs = self.problem.classes
-        if self.scenario == "domain":
-            return torch.ones(outputs, outputs, dtype=torch.bool)
-        if self.scenario == "class":
-            return self.seen(t).repeat(outputs, 1)
-        own = torch.stack([self.current(i) for i in range(len(self.tasks))])  # (T, C)
-        return (own[:, :, None] & own[:, None, :]).any(0)
+        if self.scenario != "task":
+            return self.seen(t).repeat(self.problem.classes, 1)
+        mask = torch.zeros(self.problem.classes, self.problem.classes, dtype=torch.bool)
+        for i in range(len(self.tasks)):
+            own = self.current(i)
+            mask |= own[:, None] & own
+        return mask
 
     def batch(self, t: int, data: Literal["task", "seen"] = "task") -> Batch:
-        """All training data of task t ("task") or of the tasks 0..t ("seen"), with the masks."""
-        tasks = self.tasks[t : t + 1] if data == "task" else self.tasks[: t + 1]
-        x = torch.cat([task.train.x for task in tasks])
-        y = torch.cat([task.train.y for task in tasks])
+        """All training data of task t ("task") or of the tasks 0..t ("seen"), with the masks.
+
+        Those of task t are its tensors themselves; those of tasks 0, 1, ... are parts of one copy.
+        """
+        x, y = self.tasks[t].train.x, self.tasks[t].train.y
+        if data == "seen":
+            count = sum(len(task.train.y) for task in self.tasks[: t + 1])
+            x, y = (whole[:count] for whole in self._joined)
         return Batch(x, y, self.current(t), self.learned(t), self.rivals(t))
 
+    @functools.cached_property
+    def _joined(self) -> tuple[Tensor, Tensor]:
+        """The training data of all tasks, one after the other."""
+        splits = [task.train for task in self.tasks]
+        return torch.cat([s.x for s in splits]), torch.cat([s.y for s in splits])
+
     def _outputs(self, start: int, stop: int) -> Tensor:
-        """The outputs that stand for the classes of ``tasks[start:stop]``."""
-        if self.scenario == "domain":
-            return torch.full((self.problem.classes,), stop > start)
-        classes = [c for task in self.tasks[start:stop] for c in task.classes]
+        """The outputs of ``tasks[start:stop]``."""
+        found = [i for task in self.tasks[start:stop] for i in task.outputs]
         mask = torch.zeros(self.problem.classes, dtype=torch.bool)
-        mask[torch.tensor(classes, dtype=torch.int64)] = True
+        mask[torch.tensor(found, dtype=torch.int64)] = True
         return mask
 
 
-def cut(x: Tensor, y: Tensor, among: Tensor, classes: tuple[int, ...], scenario: str) -> Split:
-    """The examples of some classes, in the order of the source, under the scenario's labels.
+def cut(
+    x: Callable[[Tensor], Tensor],
+    y: Tensor,
+    among: Tensor,
+    classes: tuple[int, ...],
+    outputs: tuple[int, ...],
+) -> Split:
+    """The examples of some classes, in the order of the source.
 
     Args:
-        x: ``(N, *input)``.
+        x: makes inputs ``(n, *input)`` from the numbers ``(n,)`` of their rows.
         y: ``(N,)`` int64, labels of the source.
         among: ``(N,)`` bool, the rows that may be taken.
         classes: of one task.
+        outputs: the new labels of these classes.
     """
     member = y[:, None] == torch.tensor(classes)  # (N, n)
-    rows = member.any(-1) & among
-    return Split(x[rows], member[rows].int().argmax(-1) if scenario == "domain" else y[rows])
+    rows = (member.any(-1) & among).nonzero()[:, 0]
+    labels = torch.tensor(outputs)[member[rows].int().argmax(-1)]
+    return Split(functools.partial(x, rows), labels)

@@ -21,7 +21,7 @@ from trainables.engine.nets import encoder
 from trainables.engine.optim import adam, flatten, moments, unflatten
 from trainables.engine.packs import hits
 
-Split = Any  # a NamedTuple: x (N, *input) and y (N,) of one task
+Split = Any  # x (N, *input) and y (N,) of one task
 
 Make = Callable[[Tensor, torch.Generator], Tensor]  # labels (B,) -> generated x (B, *input)
 
@@ -78,7 +78,7 @@ def measure(
     task, measures = len(held_out) - 1, {}
     if method.features is not None:  # generated are features of an embedder inside the method
         train, held_out = (
-            [part._replace(x=method.features(state, part.x.to(device))) for part in parts]
+            [type(part)(method.features(state, part.x.to(device)), part.y) for part in parts]
             for parts in (train, held_out)
         )
     if method.sample is not None:

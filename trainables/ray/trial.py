@@ -146,7 +146,7 @@ class Trial:
         size = checkpoint.size_in_bytes(self.engine.method.carried(self.lane.state))
         if self.engine.method.data == "seen":
             tasks = self.stream.tasks[: self.tasks_learned]
-            size += sum(checkpoint.size_in_bytes(tuple(task.train)) for task in tasks)
+            size += sum(checkpoint.size_in_bytes((task.train.x, task.train.y)) for task in tasks)
         return size
 
     def report(self) -> dict[str, float | int | str]:

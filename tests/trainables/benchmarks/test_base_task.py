@@ -64,7 +64,7 @@ def altered(monkeypatch):
             x, y = change(examples.x.clone(), examples.y.clone())
             return examples._replace(x=x, y=y)
 
-        declared = benchmarks.Benchmark("altered", changed, 3, 2, "")
+        declared = benchmarks.Benchmark("altered", changed, (2, 2, 2), "")
         monkeypatch.setitem(benchmarks.BENCHMARKS, "altered", declared)
         return load("altered")
 

@@ -70,7 +70,7 @@ def test_features_are_kept_and_a_damaged_file_is_made_anew(network, cache, monke
 
 def test_a_stream_of_features(network, monkeypatch):
     few = images(8)
-    declared = benchmarks.Benchmark("few", lambda data_dir, part: few, 1, 2, "")
+    declared = benchmarks.Benchmark("few", lambda data_dir, part: few, (2,), "")
     monkeypatch.setitem(benchmarks.BENCHMARKS, "few", declared)
     stream = benchmarks.load("few", embedder=NAME)
     assert stream.problem.input_shape == (512,)
@@ -107,7 +107,7 @@ def test_every_node_has_its_own_file(network, cache):
 
 def test_a_stream_of_feature_maps(network, monkeypatch):
     few = images(8)
-    declared = benchmarks.Benchmark("few", lambda data_dir, part: few, 1, 2, "")
+    declared = benchmarks.Benchmark("few", lambda data_dir, part: few, (2,), "")
     monkeypatch.setitem(benchmarks.BENCHMARKS, "few", declared)
     stream = benchmarks.load("few", embedder=f"{NAME}.features.6", dtype=torch.float64)
     assert stream.problem.input_shape == (256, 27, 27)

@@ -62,14 +62,14 @@ def test_the_choice_of_a_class_does_not_depend_on_the_others():
 
 def test_class_groups_hold_every_class_once_and_agree_between_cuts():
     for seed in range(20):
-        pairs, singles = class_groups(5, 2, seed), class_groups(10, 1, seed)
+        pairs, singles = class_groups((2,) * 5, seed), class_groups((1,) * 10, seed)
         assert sum(pairs, ()) == sum(singles, ())
         assert sorted(sum(pairs, ())) == list(range(10))
-    assert len({class_groups(5, 2, seed) for seed in range(20)}) == 20
+    assert len({class_groups((2,) * 5, seed) for seed in range(20)}) == 20
 
 
 def test_seed_0_is_this_permutation_on_every_machine():
-    assert class_groups(5, 2, 0) == ((6, 5), (9, 4), (7, 8), (0, 3), (1, 2))
+    assert class_groups((2,) * 5, 0) == ((6, 5), (9, 4), (7, 8), (0, 3), (1, 2))
 
 
 def test_digits_are_divided_without_loss_or_overlap():
@@ -241,7 +241,7 @@ def tiny(scenario, classes):
     for t, group in enumerate([(2, 0), (1, 3)]):
         x = torch.tensor([[10.0 * t], [10.0 * t + 1]])
         y = torch.arange(2) if scenario == "domain" else torch.tensor(group)
-        tasks.append(Task(group, Split(x, y), Split(x, y)))
+        tasks.append(Task(group, tuple(y.tolist()), Split(x, y), Split(x, y)))
     names = tuple(map(str, range(classes)))
     return Stream("tiny", scenario, 0, Problem((1,), classes), names, tuple(tasks))
 
@@ -274,6 +274,76 @@ def test_domain_incremental_by_hand():
     assert [stream.learned(t).tolist() for t in (0, 1)] == bools("00", "11")
     assert [stream.seen(t).tolist() for t in (0, 1)] == bools("11", "11")
     assert stream.rivals(0).tolist() == bools("11", "11")
+
+
+def declare(monkeypatch, **changes):
+    """The benchmark ``other``: ``gaussian``, declared differently."""
+    declared = dataclasses.replace(benchmarks.BENCHMARKS["gaussian"], name="other", **changes)
+    monkeypatch.setitem(benchmarks.BENCHMARKS, "other", declared)
+
+
+def by_hand(size, *outputs):
+    """``(size,)`` bool, True at some places."""
+    return [i in outputs for i in range(size)]
+
+
+def test_tasks_of_unequal_size_share_the_first_outputs_of_the_domain_scenario(monkeypatch):
+    declare(monkeypatch, classes=(2, 3, 1))
+    with pytest.raises(ValueError, match="one class a task"):
+        benchmarks.load("other", scenario="domain")
+    declare(monkeypatch, classes=(2, 4))
+    stream = benchmarks.load("other", scenario="domain")
+    assert [len(task.classes) for task in stream.tasks] == [2, 4]
+    assert [task.outputs for task in stream.tasks] == [(0, 1), (0, 1, 2, 3)]
+    assert stream.current(0).tolist() == stream.learned(1).tolist() == by_hand(4, 0, 1)
+    assert stream.rivals(0).tolist() == [by_hand(4, 0, 1)] * 4
+    assert stream.rivals(1).all()
+    first, second = (task.classes for task in stream.tasks)
+    pairs = zip("abcdef", range(6), strict=True)
+    letter = {c: name for name, c in pairs}
+    assert stream.class_names == (
+        *(f"{letter[a]} / {letter[b]}" for a, b in zip(first, second[:2], strict=True)),
+        *(letter[c] for c in second[2:]),
+    )
+
+
+@pytest.mark.parametrize("scenario", ["class", "task"])
+def test_tasks_of_unequal_size_keep_their_labels(scenario, monkeypatch):
+    declare(monkeypatch, classes=(3, 2, 1) if scenario == "class" else (2, 4))
+    stream, test = (
+        door("other", scenario=scenario) for door in (benchmarks.load, benchmarks.load_test)
+    )
+    assert sum((t.classes for t in stream.tasks), ()) == sum(class_groups((6,), 0), ())
+    for t, (task, held) in enumerate(zip(stream.tasks, test, strict=True)):
+        assert set(task.train.y.tolist()) == set(held.y.tolist()) == set(task.classes)
+        assert stream.current(t).tolist() == by_hand(6, *task.classes)
+    before = stream.tasks[0].classes
+    assert stream.learned(1).tolist() == by_hand(6, *before)
+    expected = [by_hand(6, *before)] * 6
+    if scenario == "task":
+        own = {c: task.classes for task in stream.tasks for c in task.classes}
+        expected = [by_hand(6, *own[c]) for c in range(6)]
+    assert stream.rivals(0).tolist() == expected
+
+
+def test_natural_tasks_are_shuffled_and_their_classes_are_not(monkeypatch):
+    declare(monkeypatch, classes=(1, 2, 3), natural=True)
+    found = {tuple(t.classes for t in benchmarks.load("other", seed=s).tasks) for s in range(20)}
+    assert {frozenset(groups) for groups in found} == {frozenset([(0,), (1, 2), (3, 4, 5)])}
+    assert len(found) == 6  # every order
+    with pytest.raises(ValueError, match="3 tasks of its own: expected that number, got 2"):
+        benchmarks.load("other", tasks=2)
+
+
+def test_who_only_counts_holds_no_inputs():
+    stream = benchmarks.load("split_digits")
+    split = stream.tasks[0].train
+    assert len(split.y) and not isinstance(split._x, torch.Tensor)
+    x = split.x
+    assert split.x is x
+    assert stream.batch(0).x is x
+    joined = [stream.batch(t, "seen").x for t in (3, 4)]
+    assert joined[0].data_ptr() == joined[1].data_ptr()  # parts of one tensor
 
 
 def test_batch_holds_a_task_or_all_so_far():
@@ -311,7 +381,7 @@ def test_outputs_of_the_domain_scenario_are_named_after_all_their_classes():
 def test_declarations_agree_with_their_sources():
     for name in ("split_digits", "split_digits_10", "gaussian"):
         b = benchmarks.BENCHMARKS[name]
-        assert b.tasks * b.classes_per_task == len(b.source(None, "train").class_names)
+        assert sum(b.classes) == len(b.source(None, "train").class_names)
     assert benchmarks.names()[0] == "split_digits"
 
 

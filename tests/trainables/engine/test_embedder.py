@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_map
 from tests.conftest import EXACTLY, F64, first_tasks, generator, learn_task, tiny
 from tests.trainables.lgm_acgan_in_torch import forward, lane, masked_cross_entropy
 from trainables import genmem_vae, lgm_acgan, lgm_ae, lgm_cgan, lgm_memory, lgm_vae
+from trainables.benchmarks import Split
 from trainables.engine.embedder import in_front_of
 from trainables.engine.learn import learn
 from trainables.engine.packs import Engine
@@ -166,7 +167,7 @@ def test_it_learns_images_with_a_convolutional_trunk(blobs):
         blobs, problem=blobs.problem._replace(input_shape=(2, 2, 2)),
         tasks=tuple(
             replace(task, **{
-                part: split._replace(x=split.x.reshape(-1, 2, 2, 2))
+                part: Split(split.x.reshape(-1, 2, 2, 2), split.y)
                 for part, split in (("train", task.train), ("validation", task.validation))
             })
             for task in blobs.tasks[:1]

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from trainables.benchmarks import cub, embedders, sources
+from trainables.benchmarks import changes, cub, embedders, sources
 from trainables.benchmarks.sources import Examples, Part
 from trainables.benchmarks.splits import class_groups, hold_out, task_groups
 from trainables.benchmarks.stream import SCENARIOS, Split, Stream, Task, cut
@@ -89,6 +89,18 @@ BENCHMARKS = {
         split("mnist_10", sources.mnist, (1,) * 10, MNIST),
         split("fashion", sources.fashion, (2,) * 5, FASHION),
         split("fashion_10", sources.fashion, (1,) * 10, FASHION),
+        Benchmark(
+            "permuted_mnist", sources.mnist, (10,) * 10,
+            f"{MNIST}, permuted in each task", change=changes.permuted,
+        ),
+        Benchmark(
+            "permuted_mnist_17", sources.mnist, (10,) * 17,
+            f"{MNIST}, permuted in each task", change=changes.permuted,
+        ),
+        Benchmark(
+            "rotated_mnist", sources.mnist, (10,) * 10,
+            f"{MNIST}, rotated in each task", change=changes.rotated,
+        ),
         Benchmark(
             "cub100", cub.photographs, (10,) * 10, "5,902 birds as 512 features", cub.attributes
         ),

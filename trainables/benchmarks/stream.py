@@ -31,6 +31,10 @@ class Split:
             self._x = self._x()
         return self._x
 
+    def move_to(self, place: Tensor) -> None:
+        """Keep x in this tensor from now on."""
+        self._x = place.copy_(self.x)
+
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -90,21 +94,22 @@ class Stream:
         return mask
 
     def batch(self, t: int, data: Literal["task", "seen"] = "task") -> Batch:
-        """All training data of task t ("task") or of the tasks 0..t ("seen"), with the masks.
-
-        Those of task t are its tensors themselves; those of tasks 0, 1, ... are parts of one copy.
-        """
-        x, y = self.tasks[t].train.x, self.tasks[t].train.y
-        if data == "seen":
-            count = sum(len(task.train.y) for task in self.tasks[: t + 1])
-            x, y = (whole[:count] for whole in self._joined)
+        """All training data of task t ("task") or of the tasks 0..t ("seen"), with the masks."""
+        sizes = [len(task.train.y) for task in self.tasks]
+        start, stop = 0 if data == "seen" else sum(sizes[:t]), sum(sizes[: t + 1])
+        x, y = (whole[start:stop] for whole in self._joined)
         return Batch(x, y, self.current(t), self.learned(t), self.rivals(t))
 
     @functools.cached_property
     def _joined(self) -> tuple[Tensor, Tensor]:
-        """The training data of all tasks, one after the other."""
+        """The training data of all tasks, one after the other: they are in memory once, and what
+        tasks and batches hold are parts of them."""
         splits = [task.train for task in self.tasks]
-        return torch.cat([s.x for s in splits]), torch.cat([s.y for s in splits])
+        y = torch.cat([split.y for split in splits])
+        x = torch.empty(len(y), *self.problem.input_shape, dtype=self.problem.dtype)
+        for split, part in zip(splits, x.split([len(s.y) for s in splits]), strict=True):
+            split.move_to(part)
+        return x, y
 
     def _outputs(self, start: int, stop: int) -> Tensor:
         """The outputs of ``tasks[start:stop]``."""

@@ -341,9 +341,18 @@ def test_who_only_counts_holds_no_inputs():
     assert len(split.y) and not isinstance(split._x, torch.Tensor)
     x = split.x
     assert split.x is x
-    assert stream.batch(0).x is x
-    joined = [stream.batch(t, "seen").x for t in (3, 4)]
-    assert joined[0].data_ptr() == joined[1].data_ptr()  # parts of one tensor
+
+
+def test_all_batches_and_tasks_are_parts_of_one_tensor():
+    stream = benchmarks.load("split_digits")
+    before = [task.train.x for task in stream.tasks]
+    whole = stream.batch(4, "seen").x
+    for t, task in enumerate(stream.tasks):
+        assert torch.equal(task.train.x, before[t])
+        assert torch.equal(stream.batch(t).x, before[t])
+        assert torch.equal(stream.batch(t, "seen").x, torch.cat(before[: t + 1]))
+        for part in (task.train.x, stream.batch(t).x, stream.batch(t, "seen").x):
+            assert part.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
 
 
 def test_batch_holds_a_task_or_all_so_far():

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from trainables.benchmarks import changes, cub, embedders, sources
+from trainables.benchmarks import changes, cub, embedders, images, sources
 from trainables.benchmarks.sources import Examples, Part
 from trainables.benchmarks.splits import class_groups, hold_out, task_groups
 from trainables.benchmarks.stream import SCENARIOS, Split, Stream, Task, cut
@@ -79,6 +79,9 @@ def split(name: str, source, classes: tuple[int, ...], what: str, attributes=Non
 DIGITS = "1,797 digits of 8 × 8 pixels"
 MNIST = "70,000 digits of 28 × 28 pixels"
 FASHION = "70,000 clothes of 28 × 28 pixels"
+CIFAR = "60,000 colour images of 32 × 32 pixels"
+SVHN = "99,289 house numbers' digits of 32 × 32 pixels"
+TINY = "110,000 colour images of 64 × 64 pixels"
 
 BENCHMARKS = {
     b.name: b
@@ -100,6 +103,23 @@ BENCHMARKS = {
         Benchmark(
             "rotated_mnist", sources.mnist, (10,) * 10,
             f"{MNIST}, rotated in each task", change=changes.rotated,
+        ),
+        split("cifar10", images.cifar10, (2,) * 5, CIFAR),
+        split("cifar10_10", images.cifar10, (1,) * 10, CIFAR),
+        split("cifar100", images.cifar100, (10,) * 10, CIFAR),
+        split("cifar100_20", images.cifar100, (5,) * 20, CIFAR),
+        split("cifar100_50_5", images.cifar100, (50,) + (5,) * 10, CIFAR),
+        split("svhn", images.svhn, (2,) * 5, SVHN),
+        split("svhn_10", images.svhn, (1,) * 10, SVHN),
+        Benchmark(
+            "split_omniglot", images.omniglot, tuple(images.ALPHABETS.values()),
+            "32,460 characters of 28 × 28 pixels, a task an alphabet", natural=True,
+        ),
+        split("tiny_imagenet", images.tiny_imagenet, (20,) * 10, TINY),
+        split("tiny_imagenet_100_20", images.tiny_imagenet, (100,) + (20,) * 5, TINY),
+        Benchmark(
+            "folder", images.folder, images.pairs,
+            "train/CLASS/* and test/CLASS/* in --data-dir, as 64 × 64 pixels",
         ),
         Benchmark(
             "cub100", cub.photographs, (10,) * 10, "5,902 birds as 512 features", cub.attributes

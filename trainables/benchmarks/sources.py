@@ -6,11 +6,12 @@ in the process: never write to it.
 
 import functools
 import gzip
+import hashlib
 import http.client
 import math
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -90,6 +91,69 @@ def vectors(count: int) -> Callable[[str | Path | None, Part], Examples]:
         return Examples(x, torch.zeros(count, dtype=torch.int64), ("vector",))
 
     return read
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+def located(
+    name: str, files: Sequence[str], data_dir: str | Path | None, fetch: Callable[[Path], object]
+) -> Path:
+    """The folder that has some files: ``data_dir``, or "data" in the user's cache folder.
+
+    Args:
+        name: of the data set, for messages.
+        files: their paths in that folder.
+        fetch: downloads them to a folder; called if they are in neither.
+
+    Raises:
+        DataError: no such ``data_dir``; a file is neither found nor downloaded.
+    """
+    folders = [platformdirs.user_cache_path("lgm-search") / "data"]
+    if data_dir is not None:
+        folders.insert(0, Path(data_dir).expanduser())
+        if not folders[0].is_dir():
+            raise DataError(f"--data-dir {folders[0]}: expected a folder that holds {files[0]}")
+    for folder in folders:
+        if all((folder / file).is_file() for file in files):
+            return folder
+    try:
+        folders[-1].mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folders[-1]) as scratch:
+            fetch(Path(scratch))
+            for file in files:
+                (folders[-1] / file).parent.mkdir(parents=True, exist_ok=True)
+                (Path(scratch) / file).replace(folders[-1] / file)
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        missing = next(file for file in files if not (folders[0] / file).is_file())
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{name}: {folders[0] / missing} is missing, and the download failed "
+            f"({type(error).__name__}: {reason}); put {', '.join(files)} into DIR and pass "
+            "--data-dir DIR"
+        ) from error
+    return folders[-1]
+
+
+def verified(path: Path, md5: str) -> bytes:
+    """The content of a file whose MD5 is known.
+
+    Raises:
+        DataError: unreadable, or of another MD5.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise corrupt(path, "a readable file", str(error)) from error
+    if (found := hashlib.md5(raw, usedforsecurity=False).hexdigest()) != md5:
+        raise corrupt(path, f"the published file, MD5 {md5}", f"{len(raw)} bytes, MD5 {found}")
+    return raw
+
+
+def stamp(path: Path) -> tuple[str, int, int]:
+    """What tells a file from others, and from what it was before it was changed."""
+    about = path.stat()
+    return str(path.resolve()), about.st_size, about.st_mtime_ns
 
 
 # ---- IDX files -----------------------------------------------------------------------------------

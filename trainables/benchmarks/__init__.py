@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from trainables.benchmarks import changes, cub, embedders, images, sources
+from trainables.benchmarks import changes, cub, embedders, images, sources, xlsa17
 from trainables.benchmarks.sources import Examples, Part
 from trainables.benchmarks.splits import class_groups, hold_out, task_groups
 from trainables.benchmarks.stream import SCENARIOS, Split, Stream, Task, cut
@@ -82,6 +82,7 @@ FASHION = "70,000 clothes of 28 × 28 pixels"
 CIFAR = "60,000 colour images of 32 × 32 pixels"
 SVHN = "99,289 house numbers' digits of 32 × 32 pixels"
 TINY = "110,000 colour images of 64 × 64 pixels"
+CUB = "11,788 birds as 2048 features"
 
 BENCHMARKS = {
     b.name: b
@@ -123,6 +124,12 @@ BENCHMARKS = {
         ),
         Benchmark(
             "cub100", cub.photographs, (10,) * 10, "5,902 birds as 512 features", cub.attributes
+        ),
+        Benchmark("cub200", xlsa17.cub, (20,) * 10, CUB, xlsa17.cub_attributes),
+        Benchmark("cub200_100_20", xlsa17.cub, (100,) + (20,) * 5, CUB, xlsa17.cub_attributes),
+        Benchmark(
+            "awa2", xlsa17.awa2, (5,) * 10, "37,322 animals as 2048 features",
+            xlsa17.awa2_attributes,
         ),
         Benchmark("gaussian", sources.gaussian, (2,) * 3, "420 points in 8 dimensions, for tests"),
         Benchmark(

@@ -357,7 +357,8 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path):
     refused("folder", tmp_path, "kind 1: expected at least 2 images, found 1")
 
 
-def test_features_of_colour_images(tmp_path):
+def test_features_of_colour_images(tmp_path, monkeypatch):
+    monkeypatch.setattr("trainables.benchmarks.base_task.STEPS", 2)
     write_folder(tmp_path, 4)
     stream = benchmarks.load("folder", data_dir=tmp_path, embedder="base_task")
     assert stream.problem.input_shape == (128,)

@@ -137,7 +137,7 @@ def positions(phi: Tensor, task: Batch, places: int) -> Tensor:
     """
     count = -(-places // int(task.seen.sum()))
     found = torch.zeros_like(phi[:, 0])
-    for k in task.current.nonzero()[:, 0]:
+    for k in task.y.unique():
         mine = task.y == k
         found = found.masked_scatter(mine, herding(phi[mine], count).to(found))
     return found

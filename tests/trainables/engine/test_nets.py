@@ -176,25 +176,3 @@ def test_a_class_that_is_told_to_others_only_has_logits_of_its_own():
     for told in ((), ("generator",)):
         net = classifier("perceptron", Problem((8,), 6, F64, attributes, told), (8,), 7, 1)
         assert net.init(generator(0))["w1"].shape == (7, 6)
-
-
-@pytest.mark.parametrize("network", ["perceptron", "convolutional"])
-@pytest.mark.parametrize("layers", [1, 2])
-def test_features_are_what_the_last_layer_reads(network, layers):
-    net = classifier(network, Problem((1, 4, 4), 6, F64), (1, 4, 4), 7, layers)
-    params, x = random_params(net), torch.randn(5, 16, generator=generator(0), dtype=F64)
-    hidden, last = net.features(params, x), max(k for k in params if k.startswith("w"))
-    assert (hidden >= 0).all()
-    logits = hidden @ params[last] + params["b" + last[1:]]
-    torch.testing.assert_close(net.apply(params, x), logits)
-
-
-def test_features_where_attributes_are_told_are_what_their_products_are_with():
-    attributes = torch.eye(6, dtype=F64)
-    net = classifier("perceptron", Problem((8,), 6, F64, attributes, ("classifier",)), (8,), 7, 2)
-    params, x = random_params(net), torch.randn(5, 8, generator=generator(0), dtype=F64)
-    hidden = net.features(params, x)
-    assert hidden.shape == (5, 7)
-    assert (hidden >= 0).all()
-    logits = hidden @ (params["attribute"] + params["shared"]).T + params["bias"]
-    torch.testing.assert_close(net.apply(params, x), logits)

@@ -123,6 +123,8 @@ def parser() -> Parser:
     add(what, "embedder", "NAME", "frozen features: identity (default), base_task (taught by the "
         "first task), a network of torchvision, or one of its nodes (resnet18.layer3)")  # fmt: skip
     add(what, "attributes", "WHO", f"who is told the class attributes: {names(ATTRIBUTES)}")
+    add(what, "memory", "N", "examples that a method may store in all, where it stores any; the "
+        "same for all that are compared (default: its own)", type=positive)  # fmt: skip
     add(what, "metric", "NAME", f"validation score after the last task: {names(METRICS)}")
     add(what, "fix", "NAME=VALUE", "hold a hyperparameter or a shape, e.g. network=convolutional; "
         "repeatable", type=held, action="append")  # fmt: skip
@@ -172,7 +174,7 @@ def parser() -> Parser:
 
 
 SETTINGS = (
-    "method", "benchmark", "scenario", "tasks", "embedder", "attributes", "metric",
+    "method", "benchmark", "scenario", "tasks", "embedder", "attributes", "metric", "memory",
     "search_shapes", "sampler", "scheduler", "seed", "reproducible", "protocol", "tuning_tasks",
     "report_on",
 )  # fmt: skip

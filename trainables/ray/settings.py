@@ -40,6 +40,7 @@ class Study(NamedTuple):
     embedder: str = "identity"
     tasks: int | None = None  # to cut the classes into; the benchmark's own number if None
     attributes: str = "none"  # who is told them
+    memory: int | None = None  # examples that a method may store; the method's own number if None
     data_dir: str | None = None  # on the machine that began the study
     seed: int = 0
     trials: int = 200  # in total, over all runs of the study
@@ -87,7 +88,13 @@ def suggest(study: Study, trial: Any) -> dict[str, Any]:
     config = space(trial, **options)
     if study.embedder == trainables.TRAINABLE:
         config |= trainable_embedder(trial)
-    return config | study.fixed
+    return config | budget(study) | study.fixed
+
+
+def budget(study: Study) -> dict[str, int]:
+    """What a study holds of its method's memory: nothing where that stores no examples."""
+    stores = study.memory is not None and "memory_size" in study.module.Shape._fields
+    return {"memory_size": study.memory} if stores else {}
 
 
 def check_fixed(study: Study) -> None:

@@ -262,6 +262,15 @@ def test_a_plan_has_every_setting_that_a_stream_depends_on():
     assert columns(STUDY)["attributes"] == "both"
 
 
+def test_a_memory_is_a_budget_of_those_that_store_examples():
+    for name in trainables.names():
+        config = Study("s", name, memory=77).default()
+        stores = "memory_size" in trainables.load(name).Shape._fields
+        assert config.get("memory_size") == (77 if stores else None)
+        assert "memory_size" not in Study("s", name).default()
+    assert Study("s", "er", memory=77, fixed={"memory_size": 5}).default()["memory_size"] == 5
+
+
 def test_protocols_differ_in_the_stream_that_is_reported():
     from trainables.ray.study import plan_of, report_plan
 

@@ -29,6 +29,7 @@ runs/lgm_acgan-split_digits.
 examples:
   python -m analysis ablate RUN                    which loss terms and choices matter
   python -m analysis ablate RUN --seeds 10         narrower intervals; what is done is kept
+  python -m analysis metrics RUN                   every metric, with intervals
   python -m analysis pictures RUN                  what the winner and the default replay
   python -m analysis pictures RUN --trial "trial 17"
 
@@ -48,6 +49,12 @@ PICTURES = """Draw what generative replay remembers, from the examples in RUN/ge
 Writes into RUN/pictures, for the winner and the default: what each class looks like after every
 task (images only), and a t-SNE map of real and replayed examples. If the study has measured the
 quality of its replay, also a curve over the tasks for each measure.
+"""
+METRICS = """Every metric of the final phase, with its interval over the fresh seeds.
+
+Accuracy, forgetting, transfer, intransigence against joint training, what not knowing the task
+costs, and, where the classifier is told attributes, accuracy on classes to come. On validation
+data: of the test data only what the search ended with is known.
 """
 
 
@@ -85,6 +92,7 @@ def parser() -> Parser:
         "--seeds", metavar="N", type=seeds, default=5, help="fresh seeds, at least 3 (default: 5)"
     )
     add_engines(ablation.add_argument_group("where"))
+    add("metrics", show_metrics, METRICS)
     pictures = add("pictures", draw, PICTURES)
     pictures.add_argument(
         "--trial",
@@ -136,6 +144,18 @@ def ablate(args) -> int:
 
     again = f"{PROGRAM} ablate {shlex.quote(str(args.run))} --seeds {args.seeds}"
     return carried_out(PROGRAM, args.address, work, lambda: again)
+
+
+def show_metrics(args) -> int:
+    """``metrics``."""
+    study_in(args.run)
+    from rich.console import Console
+
+    from analysis.measures import measures_table, read
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    console.print(measures_table(read(args.run)))
+    return 0
 
 
 def draw(args) -> int:

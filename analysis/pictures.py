@@ -23,6 +23,7 @@ from analysis.log import RecordError, writing
 from analysis.reading import best, read
 from analysis.statistics import mean_interval
 
+CURVES = ("cas", "explained_variance", "nearest_distance", "reconstruction_error")
 COLUMNS = 4  # examples of a class beside each other in a grid
 MOST = 3000  # points of a map: t-SNE takes n log n, and more cannot be seen
 # Tol's muted colours: ten that people with any colour vision can tell apart.
@@ -154,7 +155,7 @@ def draw(directory: Path, asked: str | None = None) -> list[Path]:
             if examples.real.x.ndim == 4:
                 files.append(folder / f"{stem}-samples.png")
                 sample_grid(examples, title, files[-1])
-        for measure in sorted(set(quality.measure)):
+        for measure in [name for name in CURVES if name in set(quality.measure)]:
             files.append(folder / f"{measure}.png")
             quality_curves(quality, trials, labels, measure, files[-1])
     return files

@@ -156,7 +156,13 @@ QUALITY = (
         "'cas': accuracy on real examples of a classifier trained on generated ones, a fraction;"
         " 'nearest_distance': distance of generated examples to the nearest training example,"
         " divided by that of real new ones (near 0: copies); 'reconstruction_error': mean squared"
-        " error, in squared units of the input.",
+        " error, in squared units of the input; 'explained_variance': share of the inputs' variance"
+        " that reconstructions keep. Accuracies among the task's own classes: 'task_accuracy' after"
+        " `after_task`, 'zero_shot_accuracy' just before `on_task` was learned,"
+        " 'untrained_accuracy' before any training. Of the time after `on_task`, among all classes,"
+        " where the classifier is told attributes: 'seen_accuracy' on classes learned,"
+        " 'unseen_accuracy' on those to come (NaN where there are none), their 'harmonic_mean',"
+        " 'area_under_seen_unseen'.",
         required=True,
     ),
     Column(

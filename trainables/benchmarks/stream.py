@@ -87,6 +87,11 @@ class Stream:
         """
         if self.scenario != "task":
             return self.seen(t).repeat(self.problem.classes, 1)
+        return self.own()
+
+    def own(self) -> Tensor:
+        """Row c: the outputs of c's own task, whichever the scenario: who is told the task, chooses
+        among these."""
         mask = torch.zeros(self.problem.classes, self.problem.classes, dtype=torch.bool)
         for i in range(len(self.tasks)):
             own = self.current(i)

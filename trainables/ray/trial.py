@@ -12,7 +12,7 @@ import numpy as np
 
 import trainables
 from trainables import benchmarks
-from trainables.engine import checkpoint, metrics, quality
+from trainables.engine import checkpoint, metrics, quality, zero_shot
 from trainables.engine.method import Batch, Shape, configure
 from trainables.engine.noise import trial_seed
 from trainables.engine.packs import Engine, Learned, Seat
@@ -91,6 +91,9 @@ class Trial:
         self.lane = self.engine.start(hyper, self.seed)
         self.rows: list[list[float]] = []  # row i of A, validation accuracy on tasks 0..i
         self.quality: list[dict[str, list[float]]] = []  # with the rows: measure -> tasks 0..i
+        self.aware: list[list[float]] = []  # before any training and with the rows: accuracy on
+        #                                     all tasks, each among its own classes
+        self.zero_shot: list[dict[str, float]] = []  # with the rows
         self.losses: list[dict[str, float]] = []
         self.widths: list[float] = []  # of its packs, one a task
         self.seconds = 0.0  # its share of what its packs took, and its evaluation
@@ -106,6 +109,8 @@ class Trial:
     def begin_next(self) -> Seat:
         """Take a seat in the engine for the next task. ``end`` has to follow."""
         t, engine = self.tasks_learned, self.engine
+        if self.measured and not self.aware:
+            self.aware.append(self.told_the_task())
         return engine.join(self.lane, batch_of(self.plan, t, engine.method.data), t)
 
     def end(self, learned: Learned) -> str | None:
@@ -124,7 +129,8 @@ class Trial:
             self.rows.append(self.evaluate(held_out))
         self.seconds += learned.seconds + time.perf_counter() - started
         if learned.diverged is None:
-            self.quality.append(self.measure(held_out) if self.measured else {})
+            measured = self.measure(held_out) | self.transfer() if self.measured else {}
+            self.quality.append(measured)
         return learned.diverged
 
     def evaluate(self, splits) -> list[float]:
@@ -140,6 +146,43 @@ class Trial:
         return quality.measure(
             engine.method, state, train, splits, *masks, self.seed, engine.device
         )
+
+    def told_the_task(self) -> list[float]:
+        """Accuracy on validation data of all tasks, each among its own classes."""
+        every = [task.validation for task in self.stream.tasks]
+        return self.engine.evaluate([self.lane.state], every, self.stream.own())[0].tolist()
+
+    def transfer(self) -> dict[str, list[float]]:
+        """What is measured on tasks to come as well, after a task.
+
+        Returns:
+            "task_accuracy", "zero_shot_accuracy" and "untrained_accuracy": of each task learned,
+            among its own classes, now, just before it was learned, and before any training; and
+            ``zero_shot.MEASURES``, of the time after each of these tasks, where the classifier is
+            told attributes.
+        """
+        self.aware.append(self.told_the_task())
+        tasks = range(self.tasks_learned)
+        if len(self.aware) != self.tasks_learned + 1:
+            return {}  # the trial began where nothing of it was measured
+        found = {
+            "task_accuracy": self.aware[-1][: len(tasks)],
+            "zero_shot_accuracy": [self.aware[j][j] for j in tasks],
+            "untrained_accuracy": self.aware[0][: len(tasks)],
+        }
+        told = "classifier" in self.stream.problem.attributes_in
+        if not told or self.stream.scenario != "class":
+            return found
+        every = [task.validation for task in self.stream.tasks]
+        predict, state = self.engine.method.predict, self.lane.state
+        self.zero_shot.append(
+            zero_shot.measure(
+                lambda x: predict(state, x.to(self.engine.device)),
+                every,
+                self.stream.seen(tasks[-1]),
+            )
+        )
+        return found | {name: [one[name] for one in self.zero_shot] for name in zero_shot.MEASURES}
 
     def memory_bytes(self) -> int:
         """What the method carries to the next task: weights and, where it keeps them, examples."""
@@ -182,6 +225,8 @@ class Trial:
             "seed": self.seed,
             "accuracy": self.rows,
             "quality": self.quality,
+            "aware": self.aware,
+            "zero_shot": self.zero_shot,
             "losses": self.losses,
             "widths": self.widths,
             "seconds": self.seconds,
@@ -202,6 +247,7 @@ class Trial:
         self.lane = self.lane._replace(state=state)
         self.rows, self.losses = about["accuracy"], about["losses"]
         self.quality = about.get("quality", [{} for _ in self.rows])  # older files have none
+        self.aware, self.zero_shot = about.get("aware", []), about.get("zero_shot", [])
         self.seconds, self.widths = about["seconds"], about["widths"]
 
 

@@ -99,6 +99,7 @@ def test_a_measured_trial_has_the_numbers_of_another_and_measures(method, tmp_pa
     generates, reconstructs = trial.engine.method.sample, trial.engine.method.reconstruct
     names = {"cas", "nearest_distance"} if generates else set()
     names |= {"reconstruction_error", "explained_variance"} if reconstructs else set()
+    names |= {"task_accuracy", "zero_shot_accuracy", "untrained_accuracy"}
     while not trial.finished:
         learn_next(other), learn_next(trial)
         assert other.quality == [{}] * other.tasks_learned
@@ -120,6 +121,26 @@ def test_a_measured_trial_has_the_numbers_of_another_and_measures(method, tmp_pa
     torch.testing.assert_close(trial.lane.state, other.lane.state, **EXACTLY)
 
 
+def test_what_is_measured_on_tasks_to_come(new_engines, monkeypatch):
+    declared = replace(benchmarks.BENCHMARKS["gaussian"], attributes=lambda data_dir: torch.eye(6))
+    monkeypatch.setitem(benchmarks.BENCHMARKS, "described", declared)
+    asked = plan("joint", benchmark="described", attributes="classifier", quality=True)
+    trial, by_hand = Trial(asked, quick("joint")), []
+    while not trial.finished:
+        by_hand.append(trial.told_the_task())
+        learn_next(trial)
+    found = trial.quality[-1]
+    assert found["untrained_accuracy"] == by_hand[0]
+    assert found["zero_shot_accuracy"] == [row[t] for t, row in enumerate(by_hand)]
+    assert found["task_accuracy"] == trial.told_the_task()
+    for t in range(3):
+        among_all = trial.quality[t]["seen_accuracy"][t]
+        assert trial.rows[t][0] >= 0 and 0 <= among_all <= 1
+    # Of the last task nothing is to come: all compete, and what is seen is all.
+    assert found["seen_accuracy"][2] == pytest.approx(np.mean(trial.rows[2]))
+    assert [bool(np.isnan(u)) for u in found["unseen_accuracy"]] == [False, False, True]
+
+
 def test_a_checkpoint_from_before_quality_was_measured_is_gone_on_with(tmp_path, monkeypatch):
     trial = Trial(plan(), quick())
     learn_next(trial)
@@ -133,6 +154,8 @@ def test_a_checkpoint_from_before_quality_was_measured_is_gone_on_with(tmp_path,
     again = Trial(plan(quality=True), quick())
     again.restore(tmp_path / "x")
     assert again.quality == [{}] and again.report() == trial.report()
+    learn_next(again)
+    assert "cas" not in again.quality[1] and "task_accuracy" not in again.quality[1]
 
 
 def test_lanes_are_the_mean_width_of_a_trials_packs_over_its_tasks(tmp_path):

@@ -131,7 +131,14 @@ def read(directory: Path) -> Study:
     try:
         study = Study(**yaml.safe_load(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        found = "an empty folder" if directory.is_dir() else "no such folder"
+        if inside := compared(directory):
+            raise StudyError(
+                f"{directory} holds {len(inside)} studies that are compared: name one of them, "
+                f"{inside[0]} say"
+            ) from None
+        found = "a folder of other things" if directory.is_dir() else "no such folder"
+        if directory.is_dir() and not any(directory.iterdir()):
+            found = "an empty folder"
         raise StudyError(
             f"no study in {directory} ({found} where study.yaml was expected): name the folder "
             "that a search printed when it started"

@@ -301,6 +301,12 @@ def test_a_comparison_names_its_studies_in_order(tmp_path):
     settings.write_comparison(tmp_path / "c", studies)
     assert settings.compared(tmp_path / "c") == list(studies)
     assert {folder: settings.read(folder) for folder in studies} == studies
+    with pytest.raises(StudyError, match="holds 2 studies that are compared: name one of them, "):
+        settings.read(tmp_path / "c")
+    with pytest.raises(
+        StudyError, match=r"a folder of other things where study\.yaml was expected"
+    ):
+        settings.read(tmp_path)
 
 
 def test_a_study_is_over_when_it_has_a_winner_of_its_budget(tmp_path):

@@ -124,7 +124,7 @@ def test_tune_seats_its_trials_until_the_search_ends():
 # ---- with Tune itself ----------------------------------------------------------------------------
 
 SEARCH = """
-import asyncio, json, logging, sys
+import asyncio, json, logging, sys, time
 from collections import Counter
 
 from trainables.ray import environment
@@ -190,7 +190,11 @@ def search(*callbacks):
             failed = found.num_errors
         except tune.TuneError as error:
             failed = repr(error.__context__)
-    seen = ray.get([engine.seen.remote() for engine in engines])
+    for _ in range(100):  # nobody waits for a seat to be left
+        seen = ray.get([engine.seen.remote() for engine in engines])
+        if all(len(one["left"]) == len(one["tasks"]) for one in seen):
+            break
+        time.sleep(0.1)
     return {"failed": failed, "engines": seen, "theirs": theirs is manager()}
 
 

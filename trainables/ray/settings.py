@@ -93,8 +93,9 @@ def suggest(study: Study, trial: Any) -> dict[str, Any]:
 
 def budget(study: Study) -> dict[str, int]:
     """What a study holds of its method's memory: nothing where that stores no examples."""
-    stores = study.memory is not None and "memory_size" in study.module.Shape._fields
-    return {"memory_size": study.memory} if stores else {}
+    if study.memory is None or "memory_size" not in study.module.Shape._fields:
+        return {}
+    return {"memory_size": study.memory}
 
 
 def check_fixed(study: Study) -> None:

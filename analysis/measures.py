@@ -32,7 +32,6 @@ ABOUT = {
     "harmonic_mean": "of these two, each time; mean over time",
     "area_under_seen_unseen": "AUSUC; mean over time",
 }
-ZERO_SHOT = ("seen_accuracy", "unseen_accuracy", "harmonic_mean", "area_under_seen_unseen")
 
 
 class Found(NamedTuple):
@@ -97,7 +96,7 @@ def of_trial(
         before[np.arange(tasks - 1), np.arange(1, tasks)] = rows["zero_shot_accuracy"][1:]
         transfer = metrics.forward_transfer(before, rows["untrained_accuracy"])
         found["forward_transfer"] = float(transfer)
-    for name in ZERO_SHOT:
+    for name in metrics.ZERO_SHOT:
         if name in rows and tasks > 1:
             found[name] = float(rows[name][:-1].mean())  # after the last task nothing is to come
     return found

@@ -11,7 +11,6 @@ from trainables.engine import metrics
 
 Split = Any  # x (N, *input) and y (N,) of one task
 
-MEASURES = ("seen_accuracy", "unseen_accuracy", "harmonic_mean", "area_under_seen_unseen")
 AT_ONCE = 4096  # examples that are classified together
 
 
@@ -27,8 +26,8 @@ def measure(
         seen: ``(C,)`` bool, the classes learned.
 
     Returns:
-        ``MEASURES``, fractions in [0, 1]: accuracy on examples of the classes learned, and of those
-        to come, every example answered among all classes; their harmonic mean; AUSUC
+        ``metrics.ZERO_SHOT``, fractions in [0, 1]: accuracy on examples of the classes learned, and
+        of those to come, every example answered among all classes; their harmonic mean; AUSUC
         (``metrics.area_under_seen_unseen``). Where no class is to come, the first is plain accuracy
         and the others are NaN.
     """
@@ -38,7 +37,9 @@ def measure(
     right, old = logits.argmax(-1) == labels, known[labels]
     s = float(right[old].mean())
     if old.all():
-        return dict(zip(MEASURES, (s, np.nan, np.nan, np.nan), strict=True))
+        return dict(zip(metrics.ZERO_SHOT, (s, np.nan, np.nan, np.nan), strict=True))
     u = float(right[~old].mean())
     area = metrics.area_under_seen_unseen(logits, labels, known)
-    return dict(zip(MEASURES, (s, u, float(metrics.harmonic_mean(s, u)), area), strict=True))
+    return dict(
+        zip(metrics.ZERO_SHOT, (s, u, float(metrics.harmonic_mean(s, u)), area), strict=True)
+    )

@@ -158,7 +158,7 @@ class Trial:
         Returns:
             "task_accuracy", "zero_shot_accuracy" and "untrained_accuracy": of each task learned,
             among its own classes, now, just before it was learned, and before any training; and
-            ``zero_shot.MEASURES``, of the time after each of these tasks, where the classifier is
+            ``metrics.ZERO_SHOT``, of the time after each of these tasks, where the classifier is
             told attributes.
         """
         self.aware.append(self.told_the_task())
@@ -182,7 +182,7 @@ class Trial:
                 self.stream.seen(tasks[-1]),
             )
         )
-        return found | {name: [one[name] for one in self.zero_shot] for name in zero_shot.MEASURES}
+        return found | {name: [one[name] for one in self.zero_shot] for name in metrics.ZERO_SHOT}
 
     def memory_bytes(self) -> int:
         """What the method carries to the next task: weights and, where it keeps them, examples."""

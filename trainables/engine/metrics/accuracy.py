@@ -1,14 +1,4 @@
-"""Continual-learning metrics: pure functions of the accuracy matrix.
-
-``A[i, j]`` is the accuracy on task ``j`` after learning task ``i``, both counted from 0, for ``T``
-tasks. Entries with ``j > i`` are ignored by everything here and may be NaN. A walk that has come as
-far as ``k`` tasks is measured by its leading ``k × k`` block. NumPy only: the driver and the
-notebooks read these too.
-
-Which of the field's "accuracies" a matrix holds is settled where it is filled: *joint accuracy* is
-what its name says only if every entry was measured with all classes seen so far competing
-(class-incremental); among one task's own classes it is an average weighted by task size.
-"""
+"""Metrics of the accuracy matrix alone. Entries with ``j > i`` are ignored and may be NaN."""
 
 from collections.abc import Sequence
 
@@ -39,7 +29,7 @@ def average_accuracy(accuracy: ArrayLike) -> np.ndarray:
         >>> round(float(average_accuracy([[0.9, 0.1], [0.6, 0.8]])), 3)
         0.7
     """
-    return _matrix(accuracy)[..., -1, :].mean(-1)
+    return square(accuracy)[..., -1, :].mean(-1)
 
 
 def average_accuracy_curve(accuracy: ArrayLike) -> np.ndarray:
@@ -66,7 +56,7 @@ def average_accuracy_curve(accuracy: ArrayLike) -> np.ndarray:
         >>> average_accuracy_curve([[0.9, 0.1], [0.6, 0.8]]).round(3).tolist()
         [0.9, 0.7]
     """
-    matrix = _matrix(accuracy)
+    matrix = square(accuracy)
     return joint_accuracy_curve(matrix, np.ones(matrix.shape[-1]))
 
 
@@ -129,7 +119,7 @@ def joint_accuracy_curve(accuracy: ArrayLike, examples: ArrayLike) -> np.ndarray
         >>> joint_accuracy_curve([[0.9, 0.1], [0.6, 0.8]], [100, 300]).round(3).tolist()
         [0.9, 0.75]
     """
-    matrix = _matrix(accuracy)
+    matrix = square(accuracy)
     n = np.asarray(examples, dtype=float)
     if n.ndim == 0 or n.shape[-1] != matrix.shape[-1] or not (n > 0).all():
         raise ValueError(
@@ -228,9 +218,38 @@ def forgetting(accuracy: ArrayLike) -> np.ndarray:
         >>> round(float(forgetting([[0.9, 0.1], [0.6, 0.8]])), 3)
         0.3
     """
-    matrix = _matrix(accuracy, at_least=2)
+    matrix = square(accuracy, at_least=2)
     past = np.where(_learned(matrix), matrix, -np.inf)[..., :-1, :-1]
     return (past.max(-2) - matrix[..., -1, :-1]).mean(-1)
+
+
+def forgetting_speed(accuracy: ArrayLike) -> np.ndarray:
+    """Mean loss of accuracy on a past task for each task learned after it.
+
+        V = 1/(T−1) Σ_{j<T−1} ( A[j, j] − A[T−1, j] ) / (T−1−j)
+
+    Args:
+        accuracy: ``(..., T, T)`` floats in [0, 1]. Leading axes are kept; NaN in the diagonal or
+            the last row propagates, except from the newest task.
+
+    Returns:
+        ``(...)`` floats in [−1, 1], a fraction a task. Lower is better.
+
+    Raises:
+        ValueError: if the last two axes differ, or if ``T < 2``.
+
+    Source:
+        Ours: the LGM reports name a forgetting speed without a formula; theirs is by training
+        step, this one by task, from what every record has.
+
+    Example:
+        >>> a = [[0.9, 0, 0], [0.7, 0.8, 0], [0.5, 0.7, 0.9]]
+        >>> round(float(forgetting_speed(a)), 3)
+        0.15
+    """
+    matrix = square(accuracy, at_least=2)
+    lost = (np.diagonal(matrix, axis1=-2, axis2=-1) - matrix[..., -1, :])[..., :-1]
+    return (lost / np.arange(matrix.shape[-1] - 1, 0, -1)).mean(-1)
 
 
 def backward_transfer(accuracy: ArrayLike) -> np.ndarray:
@@ -258,7 +277,7 @@ def backward_transfer(accuracy: ArrayLike) -> np.ndarray:
         >>> round(float(backward_transfer([[0.9, 0.1], [0.6, 0.8]])), 3)
         -0.3
     """
-    matrix = _matrix(accuracy, at_least=2)
+    matrix = square(accuracy, at_least=2)
     when_learned = np.diagonal(matrix, axis1=-2, axis2=-1)
     return (matrix[..., -1, :] - when_learned)[..., :-1].mean(-1)
 
@@ -286,7 +305,7 @@ def learning_accuracy(accuracy: ArrayLike) -> np.ndarray:
         >>> round(float(learning_accuracy([[0.9, 0.1], [0.6, 0.8]])), 3)
         0.85
     """
-    return np.diagonal(_matrix(accuracy), axis1=-2, axis2=-1).mean(-1)
+    return np.diagonal(square(accuracy), axis1=-2, axis2=-1).mean(-1)
 
 
 def retained_accuracy(accuracy: ArrayLike) -> np.ndarray:
@@ -318,252 +337,10 @@ def retained_accuracy(accuracy: ArrayLike) -> np.ndarray:
         >>> round(float(retained_accuracy([[0.9, 0.1], [0.6, 0.8]])), 3)
         0.6
     """
-    matrix = _matrix(accuracy)
+    matrix = square(accuracy)
     if matrix.shape[-1] == 1:
         return np.full(matrix.shape[:-2], np.nan)[()]
     return matrix[..., -1, :-1].mean(-1)
-
-
-def task_transfer(accuracy: ArrayLike, before: ArrayLike) -> np.ndarray:
-    """What learning a task does to the accuracy on each task, itself and those to come included.
-
-        X[i, j] = A[i, j] − A[i−1, j],   A[−1] the accuracies before any training
-
-    Args:
-        accuracy: ``(..., T, T)`` floats in [0, 1], measured on all tasks after each.
-        before: ``(..., T)`` floats in [0, 1].
-
-    Returns:
-        ``(..., T, T)`` floats in [−1, 1], fractions: on the diagonal what was learned, below it
-        what was forgotten (negative), above it what came for nothing (zero-shot transfer). NaN
-        where A is.
-
-    Raises:
-        ValueError: if the last two axes differ or are empty, or ``before`` has other than T
-            numbers.
-
-    Source:
-        The LGM code's "task transfer matrix", I. Skorokhodov, 2020; no paper. No difference.
-
-    Example:
-        >>> task_transfer([[0.9, 0.5], [0.6, 0.8]], [0.5, 0.4]).round(3).tolist()
-        [[0.4, 0.1], [-0.3, 0.3]]
-    """
-    matrix = _matrix(accuracy)
-    rows = np.concatenate([_one_a_task(matrix, before)[..., None, :], matrix], -2)
-    return np.diff(rows, axis=-2)
-
-
-def forward_transfer(accuracy: ArrayLike, before: ArrayLike) -> np.ndarray:
-    """Mean accuracy on a task just before it is learned, above that of the untrained network.
-
-        FWT = 1/(T−1) Σ_{j>0} ( A[j−1, j] − b_j )
-
-    Args:
-        accuracy: ``(..., T, T)`` floats in [0, 1], measured on all tasks after each.
-        before: ``(..., T)`` floats in [0, 1], b: accuracies before any training.
-
-    Returns:
-        ``(...)`` floats in [−1, 1], a fraction. Higher is better. Only task-aware accuracies, or
-        those of classes that are described, can show any: a class that no one has heard of is never
-        the answer among others.
-
-    Raises:
-        ValueError: as ``task_transfer``, or if ``T < 2``.
-
-    Source:
-        Lopez-Paz & Ranzato, "Gradient Episodic Memory", NeurIPS 2017,
-        https://arxiv.org/abs/1706.08840. No difference.
-
-    Example:
-        >>> round(float(forward_transfer([[0.9, 0.5], [0.6, 0.8]], [0.5, 0.4])), 3)
-        0.1
-    """
-    matrix = _matrix(accuracy, at_least=2)
-    just_before = np.diagonal(matrix, offset=1, axis1=-2, axis2=-1)
-    return (just_before - _one_a_task(matrix, before)[..., 1:]).mean(-1)
-
-
-def intransigence(accuracy: ArrayLike, reference: ArrayLike) -> np.ndarray:
-    """How much worse each task is learned than by training on all data so far.
-
-        I_k = a*_k − A[k, k]
-
-    Args:
-        accuracy: ``(..., T, T)`` floats in [0, 1].
-        reference: ``(..., T)`` floats in [0, 1], a*_k: the accuracy on task k of the same network
-            trained on the data of the tasks 0..k together, e.g. the diagonal of ``joint``'s matrix.
-
-    Returns:
-        ``(..., T)`` floats in [−1, 1], fractions. Lower is better; negative where what was learned
-        before helped.
-
-    Raises:
-        ValueError: if the last two axes differ or are empty, or ``reference`` has other than T
-            numbers.
-
-    Source:
-        Chaudhry et al., "Riemannian Walk", ECCV 2018, https://arxiv.org/abs/1801.10112, which
-        reports the last one. No difference.
-
-    Example:
-        >>> intransigence([[0.9, 0.1], [0.6, 0.8]], [0.9, 0.95]).round(3).tolist()
-        [0.0, 0.15]
-    """
-    matrix = _matrix(accuracy)
-    learned = np.diagonal(matrix, axis1=-2, axis2=-1)
-    return _one_a_task(matrix, reference) - learned
-
-
-def forgetting_speed(accuracy: ArrayLike) -> np.ndarray:
-    """Mean loss of accuracy on a past task for each task learned after it.
-
-        V = 1/(T−1) Σ_{j<T−1} ( A[j, j] − A[T−1, j] ) / (T−1−j)
-
-    Args:
-        accuracy: ``(..., T, T)`` floats in [0, 1]. Leading axes are kept; NaN in the diagonal or
-            the last row propagates, except from the newest task.
-
-    Returns:
-        ``(...)`` floats in [−1, 1], a fraction a task. Lower is better.
-
-    Raises:
-        ValueError: if the last two axes differ, or if ``T < 2``.
-
-    Source:
-        Ours: the LGM reports name a forgetting speed without a formula; theirs is by training
-        step, this one by task, from what every record has.
-
-    Example:
-        >>> a = [[0.9, 0, 0], [0.7, 0.8, 0], [0.5, 0.7, 0.9]]
-        >>> round(float(forgetting_speed(a)), 3)
-        0.15
-    """
-    matrix = _matrix(accuracy, at_least=2)
-    lost = (np.diagonal(matrix, axis1=-2, axis2=-1) - matrix[..., -1, :])[..., :-1]
-    return (lost / np.arange(matrix.shape[-1] - 1, 0, -1)).mean(-1)
-
-
-def learning_curve_area(curve: ArrayLike) -> np.ndarray:
-    """LCA: how fast a task is learned, the mean accuracy over its first β batches.
-
-        LCA_β = 1/(β+1) Σ_b Z_b,   Z_b = 1/T Σ_k a_{k,b}
-
-    Args:
-        curve: ``(..., T, β+1)`` floats in [0, 1], a_{k,b}: accuracy on task k after b of its own
-            batches; b = 0 is before the first.
-
-    Returns:
-        ``(...)`` floats in [0, 1], a fraction. Higher is better; at β = 0 it is zero-shot accuracy.
-
-    Raises:
-        ValueError: if there are fewer than two axes, or one of the last two is empty.
-
-    Source:
-        Chaudhry et al., "Efficient Lifelong Learning with A-GEM", ICLR 2019,
-        https://arxiv.org/abs/1812.00420, where β = 10. Their published notebook integrates by
-        trapezoids instead; this is the paper's sum.
-
-    Example:
-        >>> round(float(learning_curve_area([[0.1, 0.5, 0.9], [0.1, 0.7, 0.7]])), 3)
-        0.5
-    """
-    values = np.asarray(curve, dtype=float)
-    if values.ndim < 2 or 0 in values.shape[-2:]:
-        raise ValueError(f"expected (..., T, batches + 1), got {values.shape}")
-    return values.mean((-2, -1))
-
-
-def harmonic_mean(seen: ArrayLike, unseen: ArrayLike) -> np.ndarray:
-    """Of two accuracies, high only where both are.
-
-        H = 2 S U / (S + U)
-
-    Args:
-        seen, unseen: ``(...)`` floats in [0, 1]: accuracy on examples of classes learned, and of
-            classes to come, each among all classes, after the same task.
-
-    Returns:
-        ``(...)`` floats in [0, 1]; 0 where both are.
-
-    Source:
-        Xian et al., "Zero-Shot Learning: The Good, the Bad and the Ugly", CVPR 2017,
-        https://arxiv.org/abs/1703.04394. No difference. One LGM notebook paired S after a task
-        with U after the task before.
-
-    Example:
-        >>> round(float(harmonic_mean(0.6, 0.3)), 3)
-        0.4
-    """
-    s, u = np.asarray(seen, dtype=float), np.asarray(unseen, dtype=float)
-    return 2 * s * u / np.where(s + u > 0, s + u, 1.0)
-
-
-def seen_unseen_curve(
-    logits: ArrayLike, y: ArrayLike, seen: ArrayLike
-) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs of seen and unseen accuracy that a constant on the unseen classes' logits can give.
-
-    With a constant λ added to the logits of unseen classes an example is answered by its best
-    unseen class if λ > its gap (best seen logit − best unseen logit), else by its best seen one.
-
-    Args:
-        logits: ``(N, C)``, finite.
-        y: ``(N,)`` ints, the true classes, some of them seen and some not.
-        seen: ``(C,)`` bool, the classes learned; some but not all.
-
-    Returns:
-        Two ``(M,)`` arrays of floats in [0, 1], one entry a range of λ, from −∞ up: the share of
-        the seen classes' examples, and of the unseen ones', that are answered correctly. The first
-        never rises and the second never falls.
-
-    Raises:
-        ValueError: if all classes are seen, or none, or if one kind has no example.
-
-    Source:
-        Chao et al., "An Empirical Study and Analysis of Generalized Zero-Shot Learning", ECCV 2016,
-        https://arxiv.org/abs/1605.04253. No difference.
-    """
-    z, y, seen = np.asarray(logits, dtype=float), np.asarray(y), np.asarray(seen, dtype=bool)
-    known = seen[y]
-    if seen.all() or not seen.any() or known.all() or not known.any():
-        raise ValueError(
-            f"expected examples of seen and of unseen classes, got {known.sum()} and "
-            f"{(~known).sum()} of {seen.sum()} seen and {(~seen).sum()} unseen classes"
-        )
-    best = {kind: np.where(mask, z, -np.inf) for kind, mask in (("s", seen), ("u", ~seen))}
-    right = {kind: values.argmax(-1) == y for kind, values in best.items()}
-    gap = best["s"].max(-1) - best["u"].max(-1)
-    order = np.argsort(gap, kind="stable")
-    ends = (
-        np.append(np.flatnonzero(np.diff(gap[order])), len(gap) - 1) + 1
-    )  # equal gaps go together
-    turned = np.concatenate([[0], ends])  # so many examples are answered by an unseen class
-    lost = np.concatenate([[0], np.cumsum(right["s"][order])])[turned]
-    won = np.concatenate([[0], np.cumsum(right["u"][order])])[turned]
-    return (right["s"].sum() - lost) / known.sum(), won / (~known).sum()
-
-
-def area_under_seen_unseen(logits: ArrayLike, y: ArrayLike, seen: ArrayLike) -> float:
-    """AUSUC: area under the seen-unseen accuracy curve, exact.
-
-    Args:
-        logits, y, seen: as ``seen_unseen_curve``.
-
-    Returns:
-        A float in [0, 1], by trapezoids between the points of ``seen_unseen_curve``, unseen
-        accuracy along, seen accuracy up. Higher is better. 1 only where every example's best seen
-        and best unseen answers include the true one.
-
-    Raises:
-        ValueError: as ``seen_unseen_curve``.
-
-    Source:
-        Chao et al., ECCV 2016, https://arxiv.org/abs/1605.04253. No difference; the LGM code has
-        per cent, and plain accuracy where no class is seen or none unseen, which is refused here.
-    """
-    s, u = seen_unseen_curve(logits, y, seen)
-    return float(np.trapezoid(s, u))
 
 
 # What is reported of a trial after every task, by name; each of (accuracy, examples).
@@ -600,21 +377,13 @@ def summary(accuracy: ArrayLike, examples: ArrayLike) -> dict[str, float]:
     return {name: float(SUMMARY[name](accuracy, examples)) for name in SUMMARY if name in names}
 
 
-def _matrix(accuracy: ArrayLike, at_least: int = 1) -> np.ndarray:
+def square(accuracy: ArrayLike, at_least: int = 1) -> np.ndarray:
     """``accuracy`` as an array ``(..., T, T)`` with ``T >= at_least``, else a ValueError."""
     matrix = np.asarray(accuracy, dtype=float)
     shape = matrix.shape
     if matrix.ndim < 2 or shape[-1] != shape[-2] or shape[-1] < at_least:
         raise ValueError(f"expected (..., T, T) with T >= {at_least}, got {shape}")
     return matrix
-
-
-def _one_a_task(matrix: np.ndarray, values: ArrayLike) -> np.ndarray:
-    """``values`` as an array ``(..., T)`` that fits the matrix, else a ValueError."""
-    array = np.asarray(values, dtype=float)
-    if array.ndim == 0 or array.shape[-1] != matrix.shape[-1]:
-        raise ValueError(f"expected {matrix.shape[-1]} numbers, one a task, got {values}")
-    return np.broadcast_to(array, (*matrix.shape[:-2], matrix.shape[-1]))
 
 
 def _learned(matrix: np.ndarray) -> np.ndarray:

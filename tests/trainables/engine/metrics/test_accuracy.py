@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from trainables.engine import metrics
+from trainables.engine.metrics import accuracy, transfer, zero_shot
 
 NAN = np.nan
 
@@ -36,9 +37,10 @@ ALL = OF_THE_MATRIX + [lambda a, f=f: f(a, EXAMPLES[: np.shape(a)[-1]]) for f in
 
 
 def test_examples_in_the_docstrings():
-    results = doctest.testmod(metrics)
-    assert results.failed == 0
-    assert results.attempted > 0
+    for module in (accuracy, transfer, zero_shot):
+        results = doctest.testmod(module)
+        assert results.failed == 0
+        assert results.attempted > 0
 
 
 def test_average_accuracy():
@@ -158,118 +160,10 @@ def test_a_k_between_two_boundaries_is_refused():
         metrics.a_k(A, EXAMPLES, classes=[2, 3], k=2)
 
 
-# ---- transfer, intransigence, speed --------------------------------------------------------------
-
-# As A, with accuracies on tasks to come; and those of the untrained network.
-WHOLE = np.array([[0.8, 0.4, 0.5], [0.9, 0.7, 0.3], [0.5, 0.6, 1.0]])
-BEFORE = [0.5, 0.5, 0.25]
-
-
-def test_task_transfer_is_what_each_task_changes():
-    expected = [[0.3, -0.1, 0.25], [0.1, 0.3, -0.2], [-0.4, -0.1, 0.7]]
-    np.testing.assert_allclose(metrics.task_transfer(WHOLE, BEFORE), expected)
-    np.testing.assert_allclose(metrics.task_transfer(WHOLE, BEFORE).sum(0) + BEFORE, WHOLE[-1])
-
-
-def test_forward_transfer_looks_just_before_a_task():
-    assert metrics.forward_transfer(WHOLE, BEFORE) == pytest.approx(
-        ((0.4 - 0.5) + (0.3 - 0.25)) / 2
-    )
-
-
-def test_intransigence_is_what_the_reference_has_more():
-    found = metrics.intransigence(A, [0.8, 0.9, 0.95])
-    np.testing.assert_allclose(found, [0.0, 0.2, -0.05], atol=1e-12)
-
-
 def test_forgetting_speed_is_per_task_learned_since():
     assert metrics.forgetting_speed(A) == pytest.approx(((0.8 - 0.5) / 2 + (0.7 - 0.6) / 1) / 2)
 
 
 def test_forgetting_speed_of_two_tasks_is_minus_backward_transfer():
-    two = WHOLE[:2, :2]
+    two = A[:2, :2]
     assert metrics.forgetting_speed(two) == pytest.approx(-metrics.backward_transfer(two))
-
-
-def test_learning_curve_area_is_the_plain_mean():
-    curve = np.random.default_rng(0).random((2, 3, 11))
-    z = curve.mean(1)  # Z_b
-    np.testing.assert_allclose(metrics.learning_curve_area(curve), z.sum(-1) / 11)
-    zero_shot = metrics.learning_curve_area(curve[..., :1])
-    np.testing.assert_allclose(zero_shot, curve[..., 0].mean(-1))
-    with pytest.raises(ValueError, match=r"batches \+ 1"):
-        metrics.learning_curve_area([0.5, 0.6])
-
-
-@pytest.mark.parametrize(
-    "metric", [metrics.task_transfer, metrics.forward_transfer, metrics.intransigence]
-)
-def test_a_second_row_of_numbers_has_one_a_task(metric):
-    many = np.random.default_rng(0).random((4, 3, 3))
-    alone = [metric(a, BEFORE) for a in many]
-    np.testing.assert_allclose(metric(many, BEFORE), alone, rtol=1e-12)
-    np.testing.assert_allclose(metric(many, [BEFORE] * 4), alone, rtol=1e-12)
-    for wrong in ([0.5, 0.5], 0.5):
-        with pytest.raises(ValueError, match="expected 3 numbers, one a task"):
-            metric(A, wrong)
-
-
-# ---- classes learned and classes to come ---------------------------------------------------------
-
-
-def test_harmonic_mean():
-    found = metrics.harmonic_mean([0.6, 1.0, 0.0, 0.0], [0.3, 1.0, 0.9, 0.0])
-    np.testing.assert_allclose(found, [0.4, 1.0, 0.0, 0.0])
-
-
-def brute_force(logits, y, seen):
-    """The pairs of accuracies at a constant between each two gaps of the logits, one by one."""
-    gaps = logits[:, seen].max(1) - logits[:, ~seen].max(1)
-    levels = np.unique(gaps)
-    between = (levels[1:] + levels[:-1]) / 2
-    pairs = []
-    for shift in (levels[0] - 1, *between, levels[-1] + 1):
-        answer = (logits + np.where(seen, 0.0, shift)).argmax(1)
-        hit, known = answer == y, seen[y]
-        pairs.append((hit[known].mean(), hit[~known].mean()))
-    return np.array(pairs).T
-
-
-@pytest.mark.parametrize("n", [2, 5, 40, 300])
-@pytest.mark.parametrize("seed", range(5))
-def test_area_under_seen_unseen_is_that_of_brute_force(n, seed):
-    rng, classes = np.random.default_rng(seed), 6
-    seen = np.arange(classes) < rng.integers(1, classes)
-    y = rng.integers(classes, size=n)
-    y[:2] = 0, classes - 1  # one of each kind
-    logits = rng.normal(size=(n, classes)) + 1.5 * (y[:, None] == np.arange(classes))
-    s, u = brute_force(logits, y, seen)
-    found = metrics.seen_unseen_curve(logits, y, seen)
-    np.testing.assert_allclose(found, [s, u], atol=1e-12)
-    area = sum((s[i] + s[i + 1]) / 2 * (u[i + 1] - u[i]) for i in range(len(s) - 1))
-    assert metrics.area_under_seen_unseen(logits, y, seen) == pytest.approx(area)
-
-
-def test_examples_with_the_same_gap_turn_together():
-    logits = np.array([[2.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    s, u = metrics.seen_unseen_curve(logits, [0, 1, 0, 1], [True, False])
-    np.testing.assert_allclose(s, [1.0, 0.5, 0.0])
-    np.testing.assert_allclose(u, [0.0, 0.5, 1.0])
-    assert metrics.area_under_seen_unseen(logits, [0, 1, 0, 1], [True, False]) == 0.5
-
-
-def test_perfect_answers_on_both_sides_have_area_1():
-    logits = np.array([[3.0, 0.0, 1.0, 0.0], [0.0, 3.0, 0.0, 1.0], [2.0, 0.0, 1.5, 0.0]])
-    seen = np.array([True, True, False, False])
-    assert metrics.area_under_seen_unseen(logits, [0, 1, 2], seen) == 1.0
-
-
-def test_one_kind_of_classes_or_examples_alone_is_refused():
-    logits = np.eye(3)
-    for y, seen in (
-        ([0, 1, 2], [True] * 3),
-        ([0, 1, 2], [False] * 3),
-        ([0, 0, 1], [True, True, False]),
-    ):
-        with pytest.raises(ValueError, match="examples of seen and of unseen classes"):
-            metrics.seen_unseen_curve(logits, y, seen)

@@ -78,9 +78,8 @@ def entry(directory: Path, best: dict) -> Entry:
         label: best["comparison"][label]["per_seed_test_joint_accuracy"]
         for label in ("winner", "default")
     }
-    label = "default" if best["trial"] is None else f"trial {best['trial']}"
     rows = reading.read(directory).trials
-    own = rows[(rows.role == "final") & (rows.label == label)]
+    own = rows[(rows.role == "final") & (rows.label == reading.label_of_winner(best))]
     kept = own.set_index("seed").forgetting.reindex(seeds_of(best))
     tuned, default = ([values[seed] for seed in seeds_of(best)] for values in reached.values())
     return Entry(

@@ -51,7 +51,7 @@ def read(directory: Path) -> list[Found]:
     tables, best = reading.read(directory), reading.best(directory)
     ended = tables.trials.query("role == 'final' and status == 'completed'")
     runs = [(str(r["label"]), int(r["seed"]), int(r["trial_id"])) for r in ended.to_dict("records")]
-    won = "default" if best["trial"] is None else f"trial {best['trial']}"
+    won = reading.label_of_winner(best)
     labels = {"winner": won, "default": "default", "sequential": "sequential", "joint": "joint"}
     if won == "default":
         del labels["winner"]

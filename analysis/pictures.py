@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from sklearn.manifold import TSNE
 
 from analysis.log import RecordError, writing
-from analysis.reading import best, read
+from analysis.reading import best, label_of_winner, read
 from analysis.statistics import mean_interval
 
 CURVES = ("cas", "explained_variance", "nearest_distance", "reconstruction_error")
@@ -99,7 +99,7 @@ def contenders(trials: pd.DataFrame, best: Mapping[str, Any], asked: str | None)
     Raises:
         RecordError: if no final trial has the label that was asked for.
     """
-    winner = "default" if best["trial"] is None else f"trial {best['trial']}"
+    winner = label_of_winner(best)
     labels = {"winner": winner, "default": "default"}
     if asked is None:
         return labels if winner != "default" else {"default": "default"}

@@ -1,5 +1,6 @@
 """What a study's folder says: its four tables, its winner, and the accuracy matrix of a trial."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,6 +57,15 @@ def best(directory: Path | str) -> dict[str, Any]:
             " anew"
         )
     return found
+
+
+def label_of_winner(best: Mapping[str, Any]) -> str:
+    """What the winner is called among the trials of the final phase: "default", or "trial 17".
+
+    Args:
+        best: as ``best`` reads it.
+    """
+    return "default" if best["trial"] is None else f"trial {best['trial']}"
 
 
 def matrix(

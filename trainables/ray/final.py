@@ -23,6 +23,7 @@ from ray.exceptions import RayError
 
 import search_spaces
 from analysis import tables
+from analysis.reading import label_of_winner
 from analysis.schema import FIRST_CHOICE, FIRST_FINAL
 from analysis.statistics import Interval, mean_interval, paired_difference
 from analysis.store import Record
@@ -101,18 +102,14 @@ def run(session: Session) -> tuple[list[tables.Contender], str]:
         raise NothingCompleted("no trial has completed, so there is nothing to choose from")
     lineup = contenders(study, rows)
     tuned = [c for c in lineup if c.label not in (FLOOR, CEILING)]
-    if study.protocol == END_OF_STREAM:
-        done = tried = train(session, lineup)
-    else:  # the stream that is reported has no say in the choice
-        tried = choose(session, tuned)
+    same = study.protocol == END_OF_STREAM  # else what is reported has no say in the choice
+    tried = train(session, lineup) if same else choose(session, tuned)
     scores = {c.label: [r.score for r in tried if r.contender.key == c.key] for c in tuned}
     winner = max(tuned, key=lambda c: np.mean(scores[c.label]))
-    if study.protocol != END_OF_STREAM:
-        reported = [c for c in lineup if c not in tuned or c in (winner, lineup[0])]
-        done = train(session, reported)
     shown = {c.label: c for c in lineup if c.label in ("default", FLOOR, CEILING)}
     shown = {k: c for k, c in shown.items() if k == "default" or c.key != lineup[0].key}
     shown = {"winner": winner, **shown}
+    done = tried if same else train(session, list(shown.values()))
     test, opened = open_test(session, shown, done)
     table, plain = comparison(shown, done, test, study.metric)
     for label in ("winner", "default"):
@@ -356,8 +353,7 @@ def chosen_by(best: Mapping[str, Any]) -> list[str]:
     judged, winner = best["judged_by"], best["comparison"]["winner"]
     if judged.removeprefix("test_") != best["metric"]:
         return []
-    label = "default" if best["trial"] is None else f"trial {best['trial']}"
-    chosen, test = best["candidates"][label]["mean"], winner[judged]["mean"]
+    chosen, test = best["candidates"][label_of_winner(best)]["mean"], winner[judged]["mean"]
     gap = 100 * (chosen - test)
     side = f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'} test"
     where = ""

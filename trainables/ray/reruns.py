@@ -113,7 +113,8 @@ def train(
     done, jobs = [], []
     known = rows_of(record.trials(), role)
     next_id = max((row["trial_id"] for row in known.values()), default=first_id - 1) + 1
-    for contender in {c.key: c for c in reversed(lineup)}.values():
+    unlike = {c.key: c for c in reversed(lineup)}.values()
+    for contender in unlike:
         for seed in seeds:
             row = known.get((*contender.key, seed))
             if row and settled(row):
@@ -123,7 +124,7 @@ def train(
             next_id += row is None
 
     examples = [len(task.validation.y) for task in stream_of(plan).tasks]
-    title = f"{role} phase: {len(lineup)} configurations × {len(seeds)} fresh seeds"
+    title = f"{role} phase: {len(unlike)} configurations × {len(seeds)} fresh seeds"
     walks = {
         trial_id: config_for(session, contender, seed, trial_id, role, plan)
         for contender, seed, trial_id in jobs

@@ -49,8 +49,14 @@ class Plan(NamedTuple):
 @lru_cache(maxsize=4)
 def stream_of(plan: Plan) -> benchmarks.Stream:
     """The task stream: training and validation data, never test data. Loaded once a process."""
-    stream = benchmarks.load(plan.benchmark, **plan.benchmark_options())
-    return replace(stream, tasks=stream.tasks[plan.begin : plan.end])
+    whole = loaded(plan.benchmark, **plan.benchmark_options())
+    if (plan.begin, plan.end) == (0, None):
+        return whole
+    return replace(whole, tasks=whole.tasks[plan.begin : plan.end])
+
+
+# One copy of the data for all methods of a process, and for all parts of a stream.
+loaded = lru_cache(maxsize=2)(benchmarks.load)
 
 
 @lru_cache(maxsize=64)

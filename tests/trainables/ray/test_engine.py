@@ -18,7 +18,7 @@ from trainables import benchmarks
 from trainables.engine.checkpoint import CheckpointError
 from trainables.engine.packs import Engine
 from trainables.ray import engine
-from trainables.ray.trial import Trial, stream_of
+from trainables.ray.trial import Trial, loaded, stream_of
 
 
 def config_of(folder, number=5, hyper=None, own=None, **more):
@@ -314,11 +314,11 @@ def test_a_search_trial_never_reads_test_data(method, start, monkeypatch, tmp_pa
     own = plan(method, seed=91)
     with pytest.raises(AssertionError, match="test data was read"):
         benchmarks.load_test("gaussian", seed=91)  # the guard works
-    stream_of.cache_clear()
+    stream_of.cache_clear(), loaded.cache_clear()
     actor = start(own)
     asyncio.run(actor.measure(quick(method), 1))
     reports = [learn(actor, config_of(tmp_path, own=own)) for _ in range(3)]
-    stream_of.cache_clear()
+    stream_of.cache_clear(), loaded.cache_clear()
     assert reports[-1]["done"] and "failure" not in reports[-1]
     assert parts[0] == "test" and set(parts[1:]) == {"train"}
 

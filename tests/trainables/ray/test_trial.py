@@ -13,7 +13,7 @@ from trainables import benchmarks, sequential
 from trainables.engine import checkpoint, metrics
 from trainables.engine.checkpoint import CheckpointError
 from trainables.engine.noise import trial_seed
-from trainables.ray.trial import Plan, Trial, batch_of, block, engine_of, stream_of
+from trainables.ray.trial import Plan, Trial, batch_of, block, engine_of, loaded, stream_of
 
 METHODS = search_spaces.names()
 
@@ -241,12 +241,15 @@ def test_the_stream_and_its_test_data_are_those_of_the_plan():
 
 
 def test_a_plan_may_be_of_a_part_of_the_stream():
+    stream_of.cache_clear(), loaded.cache_clear()
     whole = stream_of(plan())
     last = stream_of(plan(begin=1))
     assert [task.classes for task in last.tasks] == [task.classes for task in whole.tasks[1:]]
     assert last.tasks[0].train.x.equal(whole.tasks[1].train.x)
     assert not last.learned(0).any() and last.seen(0).equal(whole.current(1))
     assert len(stream_of(plan(end=2)).tasks) == 2
+    assert stream_of(plan("joint")) is whole  # one copy of the data for all methods
+    assert last.tasks[0] is whole.tasks[1]
 
 
 def test_the_engine_has_the_attributes_on_its_device(new_engines, monkeypatch):

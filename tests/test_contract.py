@@ -20,7 +20,7 @@ import trainables
 from search_spaces._tree import check_configuration
 from tests.conftest import EXACTLY, F64, clone, first_tasks, generator, learn_task, tiny
 from trainables import benchmarks
-from trainables.engine import noise, packs
+from trainables.engine import checkpoint, noise, packs
 from trainables.engine.fuse import Program, fuse, stack, unroll
 from trainables.engine.learn import learn
 from trainables.engine.method import Method, configure
@@ -268,6 +268,15 @@ def test_memory_is_part_of_the_state(name, engine):
     carried = tree_leaves(engine.method.carried(state))
     assert carried
     assert all(leaf.data_ptr() in held for leaf in carried)
+
+
+@each_method
+def test_the_bytes_that_are_counted_are_those_that_are_written(name, engine, tmp_path):
+    carried = engine.method.carried(engine.method.init(generator(0)))
+    checkpoint.save(tmp_path / "state", carried, {})
+    written = (tmp_path / "state").read_bytes()
+    header = 8 + int.from_bytes(written[:8], "little")  # safetensors: a length, JSON, the numbers
+    assert checkpoint.size_in_bytes(carried) == len(written) - header
 
 
 # ---- divergence ----------------------------------------------------------------------------------

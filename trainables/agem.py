@@ -12,6 +12,8 @@ Differs from the source:
 - The memory has M examples in all, as many of each class, where the paper has m of each class; a
   task's examples enter it at the task's end.
 - Many passes over a task; the paper is about one.
+- g̃ goes through Adam, as van de Ven et al. have it: one rate then serves all streams, but a step
+  along a preconditioned g̃ may raise the memory's loss. ``optimizer="sgd"`` is the paper's step.
 """
 
 from functools import partial
@@ -22,11 +24,12 @@ from torch import Tensor
 from torch.func import grad_and_value
 
 from trainables.engine import classifier, memory
+from trainables.engine.errors import unknown
 from trainables.engine.losses import cross_entropy
 from trainables.engine.memory import Memory
 from trainables.engine.method import Batch, Method, Params, Problem, Scalar
 from trainables.engine.nets import Net
-from trainables.engine.optim import Moments, flatten, sgd, unflatten
+from trainables.engine.optim import UPDATES, Moments, Update, flatten, unflatten
 
 EPSILON = 1e-7  # ε: where the loss on the memory is 0, so is r
 
@@ -38,11 +41,13 @@ class Shape(NamedTuple):  # static: trials are fused when these agree
     batch_size: int = 64
     replay_batch_size: int = 128  # of r
     memory_size: int = memory.PLACES  # M, a budget: examples in all
+    optimizer: str = "adam"  # or "sgd", as in the paper
 
 
 class Hyper(NamedTuple):  # scalars: free to differ from lane to lane
     steps: Scalar = 300  # updates a task
-    lr: Scalar = 0.1  # η
+    lr: Scalar = 1e-3  # η
+    beta1: Scalar = 0.9  # of Adam, or the momentum of SGD
     label_smoothing: Scalar = 0.0  # in [0, 1)
 
 
@@ -62,8 +67,8 @@ def projected(g: Tensor, r: Tensor) -> Tensor:
     return g - (g @ r).clamp_max(0) / (r @ r + EPSILON) * r
 
 
-def descend(state: State, batch: Batch, hyper: Hyper, noise, net: Net):
-    """Eq. (1)."""
+def descend(state: State, batch: Batch, hyper: Hyper, noise, net: Net, update: Update):
+    """Eq. (1), or with g̃ through the optimiser."""
     rows = memory.drawn(state.memory, noise["chance"])
     slope = grad_and_value(partial(loss, rivals=batch.rivals, hyper=hyper, net=net))
     of_new, new = slope(state.params, batch.x, batch.y)
@@ -71,14 +76,22 @@ def descend(state: State, batch: Batch, hyper: Hyper, noise, net: Net):
     later = batch.learned.any()
     g, r = flatten(of_new), torch.where(later, flatten(of_old), 0.0)
     grads = unflatten(projected(g, r), state.params)
-    params, past = sgd(state.params, grads, state.moments, hyper.lr)
+    params, past = update(state.params, grads, state.moments, hyper.lr, hyper.beta1)
     opposed = (g @ r < 0).to(g.dtype)  # among the losses, the share of steps that were projected
     terms = {"cross_entropy": new, "rehearsal": old * later, "projected": opposed}
     return state._replace(params=params, moments=past), terms
 
 
 def build(problem: Problem, shape: Shape) -> Method:
+    """Averaged gradient episodic memory.
+
+    Raises:
+        ValueError: unknown ``shape.optimizer``.
+    """
+    if shape.optimizer not in UPDATES:
+        raise unknown("optimizer", shape.optimizer, UPDATES)
     net = classifier.network(problem, shape)
+    step = partial(descend, net=net, update=UPDATES[shape.optimizer])
 
     def start(params, moments):
         return State(params, moments, memory.empty(problem, shape.memory_size))
@@ -88,7 +101,7 @@ def build(problem: Problem, shape: Shape) -> Method:
         return state._replace(memory=kept)
 
     return classifier.method(
-        net, shape, start, partial(descend, net=net),
+        net, shape, start, step,
         end_task=end_task,
         draw=memory.drawing(problem, chance=shape.replay_batch_size),
     )  # fmt: skip

@@ -12,8 +12,8 @@ from trainables.engine.learn import learn
 from trainables.engine.optim import flatten
 from trainables.engine.packs import in_lane
 
-SHAPE = tiny(agem)._replace(replay_batch_size=12)
-HYPER = agem.Hyper(steps=20, lr=0.05)
+SHAPE = tiny(agem)._replace(replay_batch_size=12, optimizer="sgd")
+HYPER = agem.Hyper(steps=20, lr=0.05, beta1=0.0)
 
 
 def drawn(method, phase, task, seed=4):
@@ -158,8 +158,16 @@ def test_its_memory_counts(blobs):
     assert found == weights + 20 * 8 * (8 + 1 + 1) + 8
 
 
-def test_it_learns_and_keeps_where_tasks_are_told(blobs_by_task):
-    hyper = agem.Hyper(steps=150, lr=0.3)
-    shape = agem.Shape(hidden=32, batch_size=16, replay_batch_size=16, memory_size=60)
+@pytest.mark.parametrize(("optimizer", "lr", "beta1"), [("adam", 0.01, 0.9), ("sgd", 0.3, 0.0)])
+def test_it_learns_and_keeps_where_tasks_are_told(blobs_by_task, optimizer, lr, beta1):
+    hyper = agem.Hyper(steps=150, lr=lr, beta1=beta1)
+    shape = agem.Shape(
+        hidden=32, batch_size=16, replay_batch_size=16, memory_size=60, optimizer=optimizer
+    )
     (kept,) = learn(agem.build(blobs_by_task.problem, shape), blobs_by_task, [(hyper, 0)])
     assert kept.accuracy[2].min() > 0.9
+
+
+def test_an_optimiser_is_one_of_two(blobs):
+    with pytest.raises(ValueError, match="unknown optimizer 'adm': did you mean 'adam'"):
+        agem.build(blobs.problem, SHAPE._replace(optimizer="adm"))

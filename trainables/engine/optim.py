@@ -106,3 +106,8 @@ def sgd(
     velocity = momentum * past.first + flatten(grads)
     flat = flatten(params) - lr * velocity
     return unflatten(flat, params), Moments(velocity, past.second, past.step + 1)
+
+
+# (parameters, gradients, past, lr, β1 or momentum) -> parameters, past: for methods with a choice.
+Update = Callable[[Tree, Tree, Moments, Scalar, Scalar], tuple[Tree, Moments]]
+UPDATES: dict[str, Update] = {"adam": adam, "sgd": sgd}

@@ -1,5 +1,6 @@
 """Scalars of every trial for TensorBoard, through tensorboardX."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,9 @@ class TensorBoard(tune.Callback):
 
 
 def ours(report: Mapping[str, Any]) -> dict[str, float]:
-    """The scalars of a report that are the trial's, without those that Tune adds."""
+    """The finite scalars of a report that are the trial's, without those that Tune adds."""
     return {
         name: value
         for name, value in report.items()
-        if name in SCALARS or name.startswith(("acc/", "loss/"))
+        if (name in SCALARS or name.startswith(("acc/", "loss/"))) and math.isfinite(value)
     }

@@ -299,7 +299,8 @@ def test_tensorboard_holds_the_scalars_of_each_task(tmp_path):
     send(board, trial_of(0), report(1), report(2))
     assert not list(tmp_path.iterdir())
     send(board, trial_of(0), report(3, done=True))
-    send(board, trial_of(12), {"failure": "bad", "tasks_learned": 0, "done": True})
+    lost = {"failure": "bad", "tasks_learned": 0, "loss/ce": float("nan"), "done": True}
+    send(board, trial_of(12), lost)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["trial_000000", "trial_000012"]
     found = scalars(tmp_path / "trial_000000")
     tags = {"joint_accuracy", "seconds", "memory_bytes", "acc/task_00", "loss/ce"}

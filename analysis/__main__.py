@@ -29,6 +29,7 @@ runs/lgm_acgan-split_digits.
 examples:
   python -m analysis ablate RUN                    which loss terms and choices matter
   python -m analysis ablate RUN --seeds 10         narrower intervals; what is done is kept
+  python -m analysis facil RUN                     against choosing task by task
   python -m analysis metrics RUN                   every metric, with intervals
   python -m analysis pictures RUN                  what the winner and the default replay
   python -m analysis pictures RUN --trial "trial 17"
@@ -49,6 +50,14 @@ PICTURES = """Draw what generative replay remembers, from the examples in RUN/ge
 Writes into RUN/pictures, for the winner and the default: what each class looks like after every
 task (images only), and a t-SNE map of real and replayed examples. If the study has measured the
 quality of its replay, also a curve over the tasks for each measure.
+"""
+FACIL = """What choosing task by task would have come to, as FACIL does it.
+
+Before each task: the learning rate that learns it best, then the strongest coefficient that loses
+no more than a fifth of that, looking at no other task. Walks the stream so on the fresh seeds of
+the final phase, in this process, and compares with the winner's and the default's scores on them,
+on validation data. For methods with one coefficient: ewc, icarl, lwf, lwm, mas, rwalk, si. Writes
+RUN/facil.yaml.
 """
 METRICS = """Every metric of the final phase, with its interval over the fresh seeds.
 
@@ -92,6 +101,7 @@ def parser() -> Parser:
         "--seeds", metavar="N", type=seeds, default=5, help="fresh seeds, at least 3 (default: 5)"
     )
     add_engines(ablation.add_argument_group("where"))
+    add("facil", task_by_task, FACIL)
     add("metrics", show_metrics, METRICS)
     pictures = add("pictures", draw, PICTURES)
     pictures.add_argument(
@@ -144,6 +154,27 @@ def ablate(args) -> int:
 
     again = f"{PROGRAM} ablate {shlex.quote(str(args.run))} --seeds {args.seeds}"
     return carried_out(PROGRAM, args.address, work, lambda: again)
+
+
+def task_by_task(args) -> int:
+    """``facil``."""
+    study = study_in(args.run)
+
+    def work() -> int:
+        from rich.console import Console
+
+        from analysis.facil import choices, table
+        from trainables.ray.facil import run
+
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+        with console.status("FACIL: walking the stream") as status:
+            found = run(study, args.run, lambda n: status.update(f"FACIL: {n} seeds walked"))
+        console.print(table(found))
+        console.print(choices(found), soft_wrap=True, markup=False)
+        return 0
+
+    again = f"{PROGRAM} facil {shlex.quote(str(args.run))}"
+    return carried_out(PROGRAM, None, work, lambda: again)
 
 
 def show_metrics(args) -> int:

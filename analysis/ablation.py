@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from analysis.statistics import Interval, paired_difference
-from analysis.tables import per_cent
+from analysis.tables import in_points, per_cent
 
 MATTERS, HELPS, NOTHING = "matters", "helps when removed", "no difference shown"
 # Okabe & Ito's colours, which people who confuse red and green can tell apart.
@@ -190,9 +190,3 @@ def plot(ablation: Ablation, file: Path) -> None:
     dots = [Line2D([], [], color=COLOURS[v], marker="o", linewidth=2) for v in verdicts]
     figure.legend(dots, verdicts, loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(file, dpi=160)
-
-
-def in_points(interval: Interval) -> str:
-    """A mean and its bounds in percentage points: ``−12.3 (−20.4 to −4.3)``."""
-    mean, low, high = (f"{100 * value:+z.1f}".replace("-", "−") for value in interval[:3])
-    return f"{mean} ({low} to {high})" if interval.n > 1 else f"{mean} (n/a)"

@@ -9,7 +9,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from analysis.statistics import mean_interval
+from analysis.statistics import Interval, mean_interval
 
 HEADER = (
     "",
@@ -101,6 +101,12 @@ def per_cent(values: Sequence[float]) -> str:
     interval = mean_interval([100 * value for value in values])
     half = f"{interval.half:.1f}" if interval.n > 1 else "n/a"
     return f"{interval.mean:z.1f} ± {half}"
+
+
+def in_points(interval: Interval) -> str:
+    """A mean and its bounds in percentage points: ``−12.3 (−20.4 to −4.3)``."""
+    mean, low, high = (f"{100 * value:+z.1f}".replace("-", "−") for value in interval[:3])
+    return f"{mean} ({low} to {high})" if interval.n > 1 else f"{mean} (n/a)"
 
 
 def _measures(rows: Sequence[Contender]) -> list[str]:

@@ -1,6 +1,5 @@
 """What several tests share: a small task stream in float64, tiny shapes, one thread."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +10,6 @@ from torch.utils._pytree import tree_map
 
 from trainables import benchmarks
 from trainables.benchmarks import Stream
-from trainables.engine.method import Batch
-from trainables.engine.packs import Engine, Lane, Learned
 
 F64 = torch.float64
 EXACTLY: dict[str, Any] = {"rtol": 0.0, "atol": 0.0}  # for torch.testing.assert_close
@@ -39,14 +36,6 @@ def first_tasks(stream: Stream, count: int) -> Stream:
 
 def clone(tree):
     return tree_map(torch.clone, tree)
-
-
-def learn_task(engine: Engine, lanes: Sequence[Lane], task: Batch, t: int) -> list[Learned]:
-    """What becomes of every lane in task ``t``, all of them before it."""
-    seats, results = [engine.join(lane, task, t) for lane in lanes], {}
-    while not all(seat in results for seat in seats):
-        results |= dict(engine.advance())
-    return [results[seat] for seat in seats]
 
 
 @pytest.fixture(scope="session")

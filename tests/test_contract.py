@@ -18,11 +18,11 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 import search_spaces
 import trainables
 from search_spaces._tree import check_configuration
-from tests.conftest import EXACTLY, F64, clone, first_tasks, generator, learn_task, tiny
+from tests.conftest import EXACTLY, F64, clone, first_tasks, generator, tiny
 from trainables import benchmarks
 from trainables.engine import checkpoint, noise, packs
 from trainables.engine.fuse import Program, fuse, stack, unroll
-from trainables.engine.learn import learn
+from trainables.engine.learn import learn, learn_task
 from trainables.engine.method import Method, configure
 from trainables.engine.packs import Engine, in_lane
 

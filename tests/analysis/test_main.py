@@ -40,6 +40,7 @@ def complaint(ran, code) -> str:
         (("ablate", "x", "--seeds", "0"), "argument --seeds: expected a whole number of at least"),
         (("ablate", "x", "--gpus-per-engine", "1.5"), "0.5, or a whole number, got '1.5'"),
         (("ablate", "none"), "no study in none (no such folder"),
+        (("facil", "none"), "no study in none (no such folder"),
         (("pictures", "none"), "no study in none (no such folder"),
         (("pictures", "x", "--seeds", "3"), "unrecognized arguments: --seeds 3"),
     ],

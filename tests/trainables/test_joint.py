@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.conftest import EXACTLY, F64, generator, learn_task, tiny
+from tests.conftest import EXACTLY, F64, generator, tiny
 from trainables import joint
-from trainables.engine.learn import learn
+from trainables.engine.learn import learn, learn_task
 from trainables.engine.packs import Engine, in_lane
 
 SHAPE = tiny(joint)

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from trainables.engine.method import Batch, Hyper, Method, Problem, State
-from trainables.engine.packs import Engine
+from trainables.engine.packs import Engine, Lane, Learned
 
 
 class Stream(Protocol):
@@ -19,6 +19,7 @@ class Stream(Protocol):
     def tasks(self) -> Sequence[Any]: ...  # splits ``train``, ``validation``: x (N, *input), y (N,)
     def batch(self, t: int, data: Literal["task", "seen"] = "task") -> Batch: ...
     def rivals(self, t: int) -> Tensor: ...
+    def own(self) -> Tensor: ...
 
 
 class Walk(NamedTuple):
@@ -28,6 +29,14 @@ class Walk(NamedTuple):
     losses: list[dict[str, float]]  # one a task
     state: State
     diverged: str | None
+
+
+def learn_task(engine: Engine, lanes: Sequence[Lane], task: Batch, t: int) -> list[Learned]:
+    """What becomes of every lane in task ``t``, all of them before it."""
+    seats, results = [engine.join(lane, task, t) for lane in lanes], {}
+    while not all(seat in results for seat in seats):
+        results |= dict(engine.advance())
+    return [results[seat] for seat in seats]
 
 
 def learn(

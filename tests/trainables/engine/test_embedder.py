@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch.utils._pytree import tree_map
 
-from tests.conftest import EXACTLY, F64, first_tasks, generator, learn_task, tiny
+from tests.conftest import EXACTLY, F64, first_tasks, generator, tiny
 from tests.trainables.lgm_acgan_in_torch import forward, lane, masked_cross_entropy
 from trainables import genmem_vae, lgm_acgan, lgm_ae, lgm_cgan, lgm_memory, lgm_vae
 from trainables.benchmarks import Split
 from trainables.engine.embedder import in_front_of
-from trainables.engine.learn import learn
+from trainables.engine.learn import learn, learn_task
 from trainables.engine.packs import Engine
 
 METHODS = [lgm_acgan, lgm_cgan, lgm_memory, lgm_vae]

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import EXACTLY, first_tasks, learn_task
+from tests.conftest import EXACTLY, first_tasks
 from tests.trainables.engine.test_packs import TRIALS, Hyper, by_hand, toy
 from trainables import sequential
-from trainables.engine.learn import learn
+from trainables.engine.learn import learn, learn_task
 from trainables.engine.packs import Engine
 
 

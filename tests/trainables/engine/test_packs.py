@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.conftest import F64, generator, learn_task
+from tests.conftest import F64, generator
 from trainables import sequential
 from trainables.engine import noise, packs
 from trainables.engine.fuse import unroll
+from trainables.engine.learn import learn_task
 from trainables.engine.method import Method, Problem
 from trainables.engine.packs import Engine, Learned, in_lane, out_of_memory, program_of
 

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.conftest import learn_task
 from tests.trainables.engine.test_packs import Hyper, toy
 from trainables import sequential
 from trainables.engine import noise, widths
+from trainables.engine.learn import learn_task
 from trainables.engine.packs import Engine
 from trainables.engine.widths import Cost, best_width, measure
 

@@ -20,6 +20,7 @@ ABOUT = {
     "average_accuracy": "mean over tasks after the last one",
     "average_incremental_accuracy": "mean over time of the joint accuracy so far",
     "learning_accuracy": "on each task just after it",
+    "learning_curve_area": "LCA: on each task over its first 10 batches, task-aware",
     "task_aware_accuracy": "mean over tasks, each among its own classes",
     "task_gap": "task-aware minus average accuracy: what not knowing the task costs",
     "forgetting": "best minus last accuracy, Chaudhry et al. 2018",
@@ -91,6 +92,8 @@ def of_trial(
     if "task_accuracy" in rows:
         found["task_aware_accuracy"] = float(rows["task_accuracy"].mean())
         found["task_gap"] = found["task_aware_accuracy"] - found["average_accuracy"]
+    if "learning_curve_area" in rows:
+        found["learning_curve_area"] = float(rows["learning_curve_area"].mean())
     if "zero_shot_accuracy" in rows and tasks > 1:
         before = np.zeros((tasks, tasks))  # only what stands just above the diagonal is looked at
         before[np.arange(tasks - 1), np.arange(1, tasks)] = rows["zero_shot_accuracy"][1:]

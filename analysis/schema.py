@@ -159,7 +159,9 @@ QUALITY = (
         " error, in squared units of the input; 'explained_variance': share of the inputs' variance"
         " that reconstructions keep. Accuracies among the task's own classes: 'task_accuracy' after"
         " `after_task`, 'zero_shot_accuracy' just before `on_task` was learned,"
-        " 'untrained_accuracy' before any training. Of the time after `on_task`, among all classes,"
+        " 'untrained_accuracy' before any training, 'learning_curve_area' on average over the time"
+        " before and after each of the first 10 batches of `on_task`. Of the time after `on_task`,"
+        " among all classes,"
         " where the classifier is told attributes: 'seen_accuracy' on classes learned,"
         " 'unseen_accuracy' on those to come (NaN where there are none), their 'harmonic_mean',"
         " 'area_under_seen_unseen'.",

@@ -75,6 +75,8 @@ class Seat:
     beside: int = 0  # Σ over steps of the width of the pack
     seconds: float = 0.0
     diverged: str | None = None
+    watch: Callable[[State], object] | None = None  # called after each of the next steps,
+    watched: int = 0  # as many as these
 
     def generator(self, purpose: str) -> torch.Generator:
         if purpose not in self.generators:
@@ -167,6 +169,8 @@ class Engine:
             started = time.perf_counter()
             try:
                 steps = min(min(seat.program[-1][1], self._left(seat, phase)) for seat in pack)
+                if any(seat.watched for seat in pack):
+                    steps = 1
                 self._run(phase, steps, pack)
             except RuntimeError as error:
                 if len(pack) == 1 or not out_of_memory(error):
@@ -177,6 +181,10 @@ class Engine:
             for seat in pack:
                 seat.seconds += (time.perf_counter() - started) / len(pack)
             ended = [seat for seat in pack if self._stepped(seat, phase, steps, len(pack))]
+            for seat in pack:
+                if seat.watch and seat.watched:
+                    seat.watched -= 1
+                    seat.watch(self._state.part(seat.state))
         results = [(seat, self._ended(seat)) for seat in ended]
         for seat in ended:
             self.leave(seat)

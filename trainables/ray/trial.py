@@ -46,6 +46,9 @@ class Plan(NamedTuple):
         }
 
 
+BATCHES = 10  # β of the learning curve's area
+
+
 @lru_cache(maxsize=4)
 def stream_of(plan: Plan) -> benchmarks.Stream:
     """The task stream: training and validation data, never test data. Loaded once a process."""
@@ -100,6 +103,8 @@ class Trial:
         self.aware: list[list[float]] = []  # before any training and with the rows: accuracy on
         #                                     all tasks, each among its own classes
         self.zero_shot: list[dict[str, float]] = []  # with the rows
+        self.curves: list[list[float]] = []  # one a task begun: accuracy on it, among its own
+        #                                      classes, before and after each of its first batches
         self.losses: list[dict[str, float]] = []
         self.widths: list[float] = []  # of its packs, one a task
         self.seconds = 0.0  # its share of what its packs took, and its evaluation
@@ -117,7 +122,18 @@ class Trial:
         t, engine = self.tasks_learned, self.engine
         if self.measured and not self.aware:
             self.aware.append(self.told_the_task())
-        return engine.join(self.lane, batch_of(self.plan, t, engine.method.data), t)
+        seat = engine.join(self.lane, batch_of(self.plan, t, engine.method.data), t)
+        # With several phases, or the data of several tasks, there is no "after b batches".
+        if self.measured and len(seat.program) == 1 and engine.method.data == "task":
+            held_out, own = [self.stream.tasks[t].validation], self.stream.own()
+            curve = [self.aware[-1][t]]
+            self.curves = [*self.curves[:t], curve]
+
+            def after_a_batch(state):
+                curve.append(engine.evaluate([state], held_out, own).item())
+
+            seat.watch, seat.watched = after_a_batch, BATCHES
+        return seat
 
     def end(self, learned: Learned) -> str | None:
         """Take over what was learned, and evaluate on all tasks so far.
@@ -163,7 +179,8 @@ class Trial:
 
         Returns:
             "task_accuracy", "zero_shot_accuracy" and "untrained_accuracy": of each task learned,
-            among its own classes, now, just before it was learned, and before any training; and
+            among its own classes, now, just before it was learned, and before any training;
+            "learning_curve_area" of each of them, where the method learns in one phase; and
             ``metrics.ZERO_SHOT``, of the time after each of these tasks, where the classifier is
             told attributes.
         """
@@ -176,6 +193,9 @@ class Trial:
             "zero_shot_accuracy": [self.aware[j][j] for j in tasks],
             "untrained_accuracy": self.aware[0][: len(tasks)],
         }
+        if len(self.curves) == len(tasks):
+            areas = [float(metrics.learning_curve_area([curve])) for curve in self.curves]
+            found["learning_curve_area"] = areas
         told = "classifier" in self.stream.problem.attributes_in
         if not told or self.stream.scenario != "class":
             return found
@@ -233,6 +253,7 @@ class Trial:
             "quality": self.quality,
             "aware": self.aware,
             "zero_shot": self.zero_shot,
+            "curves": self.curves,
             "losses": self.losses,
             "widths": self.widths,
             "seconds": self.seconds,
@@ -254,6 +275,7 @@ class Trial:
         self.rows, self.losses = about["accuracy"], about["losses"]
         self.quality = about.get("quality", [{} for _ in self.rows])  # older files have none
         self.aware, self.zero_shot = about.get("aware", []), about.get("zero_shot", [])
+        self.curves = about.get("curves", [])
         self.seconds, self.widths = about["seconds"], about["widths"]
 
 

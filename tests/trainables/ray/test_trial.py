@@ -100,6 +100,9 @@ def test_a_measured_trial_has_the_numbers_of_another_and_measures(method, tmp_pa
     names = {"cas", "nearest_distance"} if generates else set()
     names |= {"reconstruction_error", "explained_variance"} if reconstructs else set()
     names |= {"task_accuracy", "zero_shot_accuracy", "untrained_accuracy"}
+    one_phase = len(trial.engine.method.schedule(trial.lane.hyper, 0)) == 1
+    if one_phase and trial.engine.method.data == "task":
+        names.add("learning_curve_area")
     while not trial.finished:
         learn_next(other), learn_next(trial)
         assert other.quality == [{}] * other.tasks_learned
@@ -139,6 +142,21 @@ def test_what_is_measured_on_tasks_to_come(new_engines, monkeypatch):
     # Of the last task nothing is to come: all compete, and what is seen is all.
     assert found["seen_accuracy"][2] == pytest.approx(np.mean(trial.rows[2]))
     assert [bool(np.isnan(u)) for u in found["unseen_accuracy"]] == [False, False, True]
+
+
+def test_the_area_of_a_learning_curve_is_that_of_trials_of_so_many_steps():
+    areas, shorter = [], []
+    trial = Trial(plan(quality=True), quick(steps=14), seed=5)
+    for _ in range(2):
+        shorter = [Trial(plan(), quick(steps=b), seed=5) for b in range(11)]
+        for one in shorter:
+            one.lane = one.lane._replace(state=trial.lane.state)
+            one.rows = list(trial.rows)
+            learn_next(one)
+        areas.append(np.mean([one.told_the_task()[trial.tasks_learned] for one in shorter]))
+        learn_next(trial)
+    assert trial.quality[-1]["learning_curve_area"] == pytest.approx(areas)
+    assert len({one.told_the_task()[1] for one in shorter}) > 1
 
 
 def test_a_checkpoint_from_before_quality_was_measured_is_gone_on_with(tmp_path, monkeypatch):

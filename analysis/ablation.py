@@ -11,12 +11,11 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import blended_transform_factory
-from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
 from analysis.statistics import Interval, paired_difference
-from analysis.tables import in_points, per_cent
+from analysis.tables import in_points, per_cent, plain
 
 MATTERS, HELPS, NOTHING = "matters", "helps when removed", "no difference shown"
 # Okabe & Ito's colours, which people who confuse red and green can tell apart.
@@ -74,13 +73,7 @@ def effects(winner: Variant, variants: Iterable[Variant]) -> list[Effect]:
 def table(ablation: Ablation) -> Table:
     """The effects as a rich table, in percentage points."""
     found = effects(ablation.winner, ablation.variants)
-    shown = Table(
-        title=f"Ablation of the winner of {escape(ablation.study)}",
-        caption=caption(ablation),
-        box=SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-    )
+    shown = plain(f"Ablation of the winner of {escape(ablation.study)}", caption(ablation))
     shown.add_column("change")
     shown.add_column("of a", no_wrap=True)
     shown.add_column("difference, points", justify="right", no_wrap=True)

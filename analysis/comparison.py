@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.filesize import decimal
 from rich.table import Table
 
 from analysis import reading
 from analysis.log import RecordError
 from analysis.statistics import paired_difference
-from analysis.tables import per_cent
+from analysis.tables import per_cent, plain
 
 SAME = ("benchmark", "scenario", "protocol", "trials")  # of best.yaml: what makes it fair
 HEADER = (
@@ -122,13 +121,7 @@ def caption(entries: Sequence[Entry], trials: int) -> str:
 
 def comparison_table(entries: Sequence[Entry], trials: int) -> Table:
     """The comparison as a rich table, in the order given."""
-    table = Table(
-        title="Comparison at an equal budget",
-        caption=caption(entries, trials),
-        box=SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-    )
+    table = plain("Comparison at an equal budget", caption(entries, trials))
     for name in HEADER:
         table.add_column(name, justify="left" if name == HEADER[0] else "right")
     for row in cells(entries):

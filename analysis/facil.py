@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
 from analysis.statistics import paired_difference
-from analysis.tables import in_points, per_cent
+from analysis.tables import in_points, per_cent, plain
 
 
 class Found(NamedTuple):
@@ -28,15 +27,10 @@ class Found(NamedTuple):
 def table(found: Found) -> Table:
     """Scores with intervals, what was chosen, and at what price."""
     seeds = len(found.attempts)
-    shown = Table(
-        title=f"{escape(found.method)} tuned task by task (FACIL), and by this search",
-        caption=(
-            f"{found.metric.replace('_', ' ')} on validation data; mean ± 95 % interval over"
-            f" {seeds} fresh seeds (Student's t), differences in points and paired by seed"
-        ),
-        box=SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
+    shown = plain(
+        f"{escape(found.method)} tuned task by task (FACIL), and by this search",
+        f"{found.metric.replace('_', ' ')} on validation data; mean ± 95 % interval over"
+        f" {seeds} fresh seeds (Student's t), differences in points and paired by seed",
     )
     for name in ("", f"{found.metric.replace('_', ' ')}, %", "− winner", "tasks learned to tune"):
         shown.add_column(name, justify="right" if name else "left")

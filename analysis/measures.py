@@ -6,12 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from analysis import reading
 from analysis.log import RecordError
-from analysis.tables import per_cent
+from analysis.tables import per_cent, plain
 from trainables.engine import metrics
 
 # Name of each measure, in the order of the table, and what it is.
@@ -114,12 +113,8 @@ def last_rows(quality: pd.DataFrame, trial_id: int, after: int) -> dict[str, np.
 
 def measures_table(found: list[Found]) -> Table:
     """A row for each measure, a column for each contender, in per cent."""
-    table = Table(
-        title="All metrics, on validation data, %",
-        caption="mean ± 95 % interval over fresh seeds (Student's t)",
-        box=SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
+    table = plain(
+        "All metrics, on validation data, %", "mean ± 95 % interval over fresh seeds (Student's t)"
     )
     table.add_column("")
     for one in found:

@@ -47,6 +47,13 @@ class Contender(NamedTuple):
     #                                                  of those in QUALITY that the method has
 
 
+def plain(title: str, caption: str) -> Table:
+    """A table without columns yet, in the look that all of ours have."""
+    return Table(
+        title=title, caption=caption, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False
+    )
+
+
 def final_table(rows: Sequence[Contender]) -> Table:
     """The comparison as a rich table, in the order given.
 
@@ -54,13 +61,7 @@ def final_table(rows: Sequence[Contender]) -> Table:
         ValueError: if a contender has no seed, other than equally many values, or one not finite.
     """
     header, *grid = _grid(rows)
-    table = Table(
-        title="Final comparison",
-        caption=_caption(rows),
-        box=SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-    )
+    table = plain("Final comparison", _caption(rows))
     for i, name in enumerate(header):
         # In a narrow terminal names wrap, numbers do not; headers always do, before names have to.
         name = name.replace(" accuracy", "\naccuracy").replace(" variance", "\nvariance")

@@ -355,7 +355,10 @@ def chosen_by(best: Mapping[str, Any]) -> list[str]:
         return []
     chosen, test = best["candidates"][label_of_winner(best)]["mean"], winner[judged]["mean"]
     gap = 100 * (chosen - test)
-    side = f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'} test"
+    apart = f"{abs(gap):.1f}"
+    side = f"{apart} points {'above' if gap > 0 else 'below'} test"
+    if float(apart) == 0:
+        side = "as on test data"
     where = ""
     if best["protocol"] != END_OF_STREAM:
         on = best["reported_on"]

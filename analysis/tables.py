@@ -99,9 +99,9 @@ def per_cent(values: Sequence[float]) -> str:
     """
     if not len(values):
         return "n/a"
-    interval = mean_interval([100 * value for value in values])
-    half = f"{interval.half:.1f}" if interval.n > 1 else "n/a"
-    return f"{interval.mean:z.1f} ± {half}"
+    interval = mean_interval(values)
+    half = f"{100 * interval.half:.1f}" if interval.n > 1 else "n/a"
+    return f"{100 * interval.mean:z.1f} ± {half}"  # as ``:.1%`` rounds it elsewhere
 
 
 def in_points(interval: Interval) -> str:

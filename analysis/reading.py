@@ -35,6 +35,41 @@ def read(directory: Path | str) -> Tables:
     return Tables(**{name: table.to_pandas() for name, table in tables.items()})
 
 
+class Study(NamedTuple):
+    """A study as its folder has it: the settings, the winner if there is one yet, the record."""
+
+    directory: Path
+    name: str
+    settings: dict[str, Any]  # study.yaml; older studies lack some
+    best: dict[str, Any] | None  # best.yaml; None while there is no winner
+    trials: pd.DataFrame  # columns as in ``schema.TRIALS``, and ``config.<name>``
+    accuracy: pd.DataFrame  # ``schema.ACCURACY``
+    losses: pd.DataFrame  # ``schema.LOSSES``
+    quality: pd.DataFrame  # ``schema.QUALITY``
+
+
+def load(directory: Path | str) -> Study:
+    """A study from its folder, also while it runs.
+
+    Args:
+        directory: what a search printed when it started, e.g. ``runs/lgm_acgan-split_digits``.
+
+    Raises:
+        RecordError: in one line, if there is no such study, its settings or its record cannot be
+            read, or it was written by a newer lgm-search.
+
+    Example:
+        >>> study = load("runs/lgm_acgan-split_digits")  # doctest: +SKIP
+        >>> study.trials.query("role == 'search'").score.max()  # doctest: +SKIP
+    """
+    directory = Path(directory)
+    settings = _settings(directory)
+    tables = read(directory)
+    winner = best(directory) if (directory / "best.yaml").exists() else None
+    name = str(settings.get("name", directory.name))
+    return Study(directory, name, settings, winner, *tables)
+
+
 def best(directory: Path | str) -> dict[str, Any]:
     """What ``best.yaml`` says: the winner of a study, its configuration, how it compares.
 
@@ -95,6 +130,22 @@ def matrix(
     return a, examples
 
 
+def _settings(directory: Path) -> dict[str, Any]:
+    path = directory / "study.yaml"
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        reason = "the studies of a comparison are in folders of it: name one of them"
+        if not (directory / "comparison.yaml").exists():
+            reason = "name the folder that a search printed when it started"
+        raise RecordError(f"no study in {directory} (no study.yaml): {reason}") from None
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        raise RecordError(f"{path} is not the settings of a study")
+    return settings
+
+
 def _read(directory: Path, name: str) -> pa.Table:
     path = directory / f"{name}.parquet"
     if name == "quality" and not path.exists() and _version(_read(directory, "trials")) < 2:
@@ -109,6 +160,17 @@ def _read(directory: Path, name: str) -> pa.Table:
             f"{path} cannot be read as a record ({str(error).splitlines()[0]}): --resume"
             f" {directory} builds it anew from its log"
         ) from error
+    return _completed(path, table)
+
+
+def _completed(path: Path, table: pa.Table) -> pa.Table:
+    """The table with a null column for each that its schema did not have yet."""
+    for column in schema.TABLES[path.stem]:
+        if column.name not in table.column_names:
+            if column.required:
+                raise RecordError(f"{path} is no record of a study: it has no {column.name}")
+            field = pa.field(column.name, column.type)
+            table = table.append_column(field, pa.nulls(len(table), column.type))
     return table
 
 

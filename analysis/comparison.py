@@ -1,10 +1,12 @@
 """Studies of one stream side by side: what each method reaches at an equal budget."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.filesize import decimal
 from rich.table import Table
@@ -12,7 +14,7 @@ from rich.table import Table
 from analysis import reading
 from analysis.log import RecordError
 from analysis.statistics import paired_difference
-from analysis.tables import per_cent
+from analysis.tables import as_markdown, per_cent
 
 SAME = ("benchmark", "scenario", "protocol", "trials")  # of best.yaml: what makes it fair
 HEADER = (
@@ -63,7 +65,10 @@ def read(directories: Sequence[Path]) -> tuple[list[Entry], int]:
             raise RecordError(
                 f"cannot compare {directory} with {directories[0]}: they end on other seeds"
             )
-    entries = [entry(*pair) for pair in zip(directories, found, strict=True)]
+    entries = [
+        entry(reading.read(directory).trials, one, seeds_of(one), one["method"])
+        for directory, one in zip(directories, found, strict=True)
+    ]
     return sorted(entries, key=lambda one: -np.mean(one.tuned)), first["trials"]
 
 
@@ -72,24 +77,96 @@ def seeds_of(best: dict) -> list[int]:
     return sorted(best["comparison"]["winner"]["per_seed_test_joint_accuracy"])
 
 
-def entry(directory: Path, best: dict) -> Entry:
-    """The result of one study, from ``best.yaml`` and ``trials.parquet``."""
+def entry(trials: pd.DataFrame, best: Mapping[str, Any], seeds: Sequence[int], name: str) -> Entry:
+    """The result of one study.
+
+    Args:
+        trials: of its record.
+        best: as ``reading.best``.
+        seeds: that it ended on, those to be looked at, in this order.
+        name: what it is called.
+    """
     reached = {
         label: best["comparison"][label]["per_seed_test_joint_accuracy"]
         for label in ("winner", "default")
     }
-    rows = reading.read(directory).trials
-    own = rows[(rows.role == "final") & (rows.label == reading.label_of_winner(best))]
-    kept = own.set_index("seed").forgetting.reindex(seeds_of(best))
-    tuned, default = ([values[seed] for seed in seeds_of(best)] for values in reached.values())
+    own = trials[(trials.role == "final") & (trials.label == reading.label_of_winner(best))]
+    kept = own.set_index("seed").forgetting.reindex(seeds)
+    tuned, default = ([values[seed] for seed in seeds] for values in reached.values())
     return Entry(
-        method=best["method"],
+        method=name,
         tuned=tuned,
         default=default,
         forgetting=[] if kept.isna().any() else kept.tolist(),
         memory_bytes=int(own.memory_bytes.fillna(0).max()),
         seconds=float(own.seconds.fillna(0).mean()),
     )
+
+
+class Stream(NamedTuple):
+    """Studies that searched the same stream by the same protocol with the same budget."""
+
+    name: str  # of the benchmark, and what else tells it from the other streams
+    studies: dict[str, reading.Study]  # by what each is called
+    entries: list[Entry]  # on the seeds that all of them ended on, the best first
+
+
+def streams(studies: Sequence[reading.Study]) -> list[Stream]:
+    """Studies that can be compared, together; each of the others in a stream of its own.
+
+    Args:
+        studies: with a winner. One is called by its method, or by its own name where the stream has
+            that method twice. On different numbers of seeds, those that all have count.
+    """
+    groups: dict[tuple, list[reading.Study]] = {}  # also by who began it: seeds may be others
+    for study in studies:
+        asked = tuple((study.best or {})[name] for name in SAME)
+        fits = (
+            key
+            for key, members in groups.items()
+            if key[:-1] == asked and shared([*members, study])
+        )
+        groups.setdefault(next(fits, (*asked, study.name)), []).append(study)
+    benchmarks = Counter(key[0] for key in groups)
+    found = []
+    for key, members in groups.items():
+        methods = Counter(str(study.settings["method"]) for study in members)
+        named = {}
+        for study in members:
+            method = str(study.settings["method"])
+            named[method if methods[method] == 1 else study.name] = study
+        entries = [
+            entry(study.trials, study.best or {}, shared(members), name)
+            for name, study in named.items()
+        ]
+        title = key[0]
+        if benchmarks[key[0]] > 1:
+            title = f"{key[0]} ({', '.join(str(part) for part in key[1:3])}, {key[3]} trials)"
+        if any(title == stream.name for stream in found):
+            title = f"{title}, as {key[-1]}"
+        found.append(Stream(title, named, sorted(entries, key=lambda one: -np.mean(one.tuned))))
+    return found
+
+
+def shared(studies: Sequence[reading.Study]) -> list[int]:
+    """The fresh seeds that all of these studies ended on."""
+    sets = [set(seeds_of(study.best or {})) for study in studies]
+    return sorted(set.intersection(*sets))
+
+
+def blocks(found: Sequence[Stream]) -> tuple[pd.DataFrame, str]:
+    """What methods are ranked on: one row a block, one column a method; and what a block is.
+
+    Over several streams a block is a stream, and of methods that all of them have their mean over
+    seeds counts; in a single stream a block is a seed.
+    """
+    if len(found) > 1:
+        means = {
+            stream.name: {one.method: float(np.mean(one.tuned)) for one in stream.entries}
+            for stream in found
+        }
+        return pd.DataFrame(means).T.dropna(axis=1), "benchmark"
+    return pd.DataFrame({one.method: one.tuned for one in found[0].entries}), "seed"
 
 
 def points(a: Sequence[float], b: Sequence[float]) -> str:
@@ -117,6 +194,7 @@ def cells(entries: Sequence[Entry]) -> list[list[str]]:
 
 
 def caption(entries: Sequence[Entry], trials: int) -> str:
+    """What the columns are."""
     return CAPTION.format(seeds=len(entries[0].tuned), trials=trials)
 
 
@@ -138,6 +216,4 @@ def comparison_table(entries: Sequence[Entry], trials: int) -> Table:
 
 def comparison_markdown(entries: Sequence[Entry], trials: int) -> str:
     """The same as a Markdown table."""
-    rule = ["---", *["---:"] * (len(HEADER) - 1)]
-    lines = ["| " + " | ".join(row) + " |" for row in (HEADER, rule, *cells(entries))]
-    return "\n".join(lines) + f"\n\n{caption(entries, trials)}\n"
+    return as_markdown([HEADER, *cells(entries)], caption(entries, trials))

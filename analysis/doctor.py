@@ -228,7 +228,7 @@ def _top_of(study: Study) -> int:
 
 def _dead(study: Study, importances: pd.DataFrame | None) -> list[Finding]:
     """Parameters that neither measure of importance tells from noise."""
-    if importances is None or importances.empty or (importances["of"] < ENOUGH).all():
+    if importances is None or max(importances["of"].tolist(), default=0) < ENOUGH:
         return []
     shown = importances.assign(above=importances["mean"] > importances.noise)
     fanova = shown.query("method == 'fanova'").set_index("name")

@@ -40,7 +40,7 @@ FEWEST_ON_TOP = 5
 GRID = 50  # places on which PED-ANOVA compares densities
 MOST = 400  # trials at most that a forest is grown on
 TREES, FEW_TREES = 64, 8  # of the forest that counts, of those that say how sure it is
-RESAMPLES, REGROWN, SHUFFLES = 50, 15, 6  # of PED-ANOVA, of the forest; of scores
+RESAMPLES, REGROWN, SHUFFLES = 50, 15, 6  # of PED-ANOVA; of the forest
 PAIRS_OF = 6  # parameters, those of the largest main effects, whose interactions are looked at
 BINS = 8
 
@@ -96,8 +96,9 @@ def importances(study: Study, space: Space | None = None, seed: int = 0) -> pd.D
           a conditional parameter is judged within the trials that have it.
         - ``low``, ``high``: 95 % interval, ``mean`` ± t times the spread over bootstrap resamples
           of the trials (of fANOVA with a small forest of another seed each).
-        - ``noise``: what 95 of 100 parameters of the same kind stay below where scores are
-          shuffled. A ``mean`` that does not exceed it shows nothing.
+        - ``noise``: what 95 of 100 parameters of the same kind (numbers, or choices of as many
+          values) stay below where their values are dealt out anew to the trials, while all others
+          keep theirs. A ``mean`` that does not exceed it shows nothing.
         - ``trials``: that have the parameter, ``of`` so many. fANOVA draws 400 if there are more.
 
         Empty with fewer than ``FEWEST`` completed trials or a constant score; a conditional
@@ -106,9 +107,11 @@ def importances(study: Study, space: Space | None = None, seed: int = 0) -> pd.D
     Source:
         Watanabe et al., "PED-ANOVA", IJCAI 2023, https://arxiv.org/abs/2304.10255, and its
         conditional form, https://arxiv.org/abs/2601.20800; Hutter et al., "An Efficient Approach
-        for Assessing Hyperparameter Importance", ICML 2014. Differs from Optuna's fANOVA: the
-        variance is over the scale on which a parameter is searched, so that of a learning rate's
-        decades each counts the same, and a choice is one axis, not one axis for each value.
+        for Assessing Hyperparameter Importance", ICML 2014; shuffled parameters beside the true
+        ones: Kursa and Rudnicki, "Feature Selection with the Boruta Package", JSS 2010. Differs
+        from Optuna's fANOVA: the variance is over the scale on which a parameter is searched, so
+        that of a learning rate's decades each counts the same, and a choice is one axis, not one
+        axis for each value.
     """
     known = data(study, space)
     return of_data(known, seed)
@@ -233,10 +236,7 @@ def _interval(found: np.ndarray, resampled: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _noise(shuffled: np.ndarray, ranges: Iterable[Distribution]) -> np.ndarray:
-    """``(d,)`` what 95 of 100 importances do not exceed where scores are shuffled.
-
-    Over parameters of a kind together: numbers, or choices of as many values.
-    """
+    """``(d,)`` what 95 of 100 importances of shuffled parameters stay below, by kind."""
     kinds = np.array([len(getattr(one, "choices", ())) for one in ranges])
     found = {kind: np.quantile(shuffled[:, kinds == kind], 0.95) for kind in np.unique(kinds)}
     return np.array([found[kind] for kind in kinds])
@@ -344,7 +344,9 @@ def _fanova_rows(known: Data, rng: np.random.Generator) -> list[tuple]:
             chosen = rng.integers(len(used), size=len(used))
             resampled.append(fanova(x[chosen], y[chosen], ends, FEW_TREES, _seed(rng)))
         for _ in range(SHUFFLES):
-            shuffled.append(fanova(x, rng.permutation(y), ends, FEW_TREES, _seed(rng)))
+            dealt = np.hstack([x, rng.permuted(x, axis=0)])
+            both = fanova(dealt, y, np.vstack([ends, ends]), FEW_TREES, _seed(rng))
+            shuffled.append(both[len(ends) :])
         low, high = _interval(share, np.array(resampled))
         noise = _noise(np.array(shuffled), compress(known.ranges.values(), list(shared)))
         for i, j in enumerate(np.flatnonzero(shared)):

@@ -7,7 +7,9 @@ template (``look.template``), so the same figure is drawn in light and in dark.
 
 import base64
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +27,8 @@ from analysis.statistics import mean_interval
 if TYPE_CHECKING:  # with matplotlib and scikit-learn's manifolds it takes a second
     from analysis.pictures import Generated
 
+HEAD, TOP = 84, 12  # pixels for title and evidence, where a figure stands alone; and above the plot
+LINE = 110  # characters of a line of evidence
 MOST = 1000  # points of a scatter or lines of parallel coordinates; more only make a page slow
 ABOUT_IMPORTANCE = {  # title, axis
     "ped_anova": ("What the best tenth of the trials have in common (PED-ANOVA)",
@@ -37,13 +41,28 @@ BEST = 200  # of these, the trials with the best scores; the others are drawn at
 
 
 def drawn(
-    title: str, behind: str, traces: Sequence[Any], height: int = 360, **layout: Any
+    title: str,
+    behind: str,
+    traces: Sequence[Any],
+    height: int = 360,
+    margin: Mapping[str, int] = MappingProxyType({}),
+    **layout: Any,
 ) -> go.Figure:
-    """A figure with its title, and in the line below it how much evidence it shows."""
+    """A figure with its title, and in the line below it how much evidence it shows.
+
+    Args:
+        title, behind: in these words.
+        traces: what it shows.
+        height, margin: in pixels without title and evidence, which take ``HEAD`` more.
+        layout: what else Plotly shall know.
+    """
+    words = "<br>".join(textwrap.wrap(behind, LINE, break_on_hyphens=False))
+    place = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "top", "pad": {"l": 12, "t": 10}}
     shared = {
         "template": look.template(look.LIGHT),
-        "title": {"text": title, "subtitle": {"text": behind}},
-        "height": height,
+        "title": {"text": title, "subtitle": {"text": words}, "font": {"size": 16}, **place},
+        "height": height + HEAD,
+        "margin": {**margin, "t": margin.get("t", TOP) + HEAD},
     }
     return go.Figure(list(traces), {**shared, **layout})
 

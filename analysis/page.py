@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from analysis import look
+from analysis.figures import HEAD
 
 
 class Answer(NamedTuple):
@@ -110,12 +111,14 @@ def words(text: str) -> Markup:
 def drawing(figure: go.Figure) -> Markup:
     """A figure, its caption, and its data for the script that draws it.
 
-    The title becomes a caption, which wraps where a window is narrow.
+    The title becomes a caption, which wraps where a window is narrow, and leaves its room.
     """
     plain = figure.to_dict()
     layout = {k: v for k, v in plain["layout"].items() if k not in ("template", "title", "meta")}
     title = plain["layout"]["title"]
     narrow = (plain["layout"].get("meta") or {}).get("min_width", 0)
+    layout["height"] -= HEAD
+    layout["margin"] = layout["margin"] | {"t": layout["margin"]["t"] - HEAD}
     style = f"min-height:{layout['height']}px" + (f";min-width:{narrow}px" if narrow else "")
     return Markup(
         '<figure><figcaption>{}<span>{}</span></figcaption><div class="scroll">'
@@ -123,7 +126,7 @@ def drawing(figure: go.Figure) -> Markup:
         '<script type="application/json">{}</script></div></figure>'
     ).format(
         words(title["text"]),
-        words(title["subtitle"]["text"]),
+        words(title["subtitle"]["text"].replace("<br>", " ")),
         style,
         as_script({"data": plain["data"], "layout": layout}),
     )

@@ -21,6 +21,10 @@ def sentences(study: Study) -> list[str]:
 
     Args:
         study: at any moment of its life.
+
+    Example:
+        >>> print(sentences(study)[0])  # doctest: +ELLIPSIS
+        Use trial 1: it reaches 80.2 % (95 % interval 78.9 to 81.6, 5 seeds) joint accuracy ...
     """
     if study.best is None:
         return unfinished(study)

@@ -22,6 +22,11 @@ def best_so_far(study: Study) -> pd.DataFrame:
         them); ``seconds`` of training so far, summed over trials, also those side by side;
         ``hours`` on the clock since the first trial began, NaN where the record has no times;
         ``score``, the best of the trials completed so far, NaN while there is none.
+
+    Example:
+        >>> best_so_far(study)[["trials", "tasks_trained"]].tail(1)
+            trials  tasks_trained
+        39      40             98
     """
     search = of_search(study.trials).sort_values(["finished", "trial_id"], ignore_index=True)
     completed = search.score.astype(float).where(search.status == "completed")
@@ -59,6 +64,10 @@ def random_reference(study: Study) -> pd.DataFrame | None:
         ``expected_best`` of their scores, a row for each n up to their number; the expected
         ``tasks_trained`` and ``seconds`` of n such trials beside it. A trial that was stopped or
         failed counts among the n and has no score. None with fewer than ``FEWEST`` scores.
+
+    Example:
+        >>> random_reference(study).columns.tolist()
+        ['trials', 'tasks_trained', 'seconds', 'score', 'low', 'high']
     """
     drawn = drawn_at_random(study)
     scores = drawn.score.astype(float).where(drawn.status == "completed").to_numpy()

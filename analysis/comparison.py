@@ -117,6 +117,10 @@ def streams(studies: Sequence[reading.Study]) -> list[Stream]:
     Args:
         studies: with a winner. One is called by its method, or by its own name where the stream has
             that method twice. On different numbers of seeds, those that all have count.
+
+    Example:
+        >>> [(one.name, [*one.studies]) for one in streams([study])]
+        [('split_digits', ['lgm_vae'])]
     """
     groups: dict[tuple, list[reading.Study]] = {}  # also by who began it: seeds may be others
     for study in studies:
@@ -159,6 +163,11 @@ def blocks(found: Sequence[Stream]) -> tuple[pd.DataFrame, str]:
 
     Over several streams a block is a stream, and of methods that all of them have their mean over
     seeds counts; in a single stream a block is a seed.
+
+    Example:
+        >>> scores, block = blocks(streams([study]))
+        >>> scores.shape, block
+        ((5, 1), 'seed')
     """
     if len(found) > 1:
         means = {
@@ -170,14 +179,24 @@ def blocks(found: Sequence[Stream]) -> tuple[pd.DataFrame, str]:
 
 
 def points(a: Sequence[float], b: Sequence[float]) -> str:
-    """The paired difference a − b of fractions, in points, as ``+2.5 ± 1.1``."""
+    """The paired difference a − b of fractions, in points, as ``+2.5 ± 1.1``.
+
+    Example:
+        >>> points([0.9, 0.8, 0.7], [0.8, 0.7, 0.5])
+        '+13.3 ± 14.3'
+    """
     found = paired_difference(a, b)
     half = f"{100 * found.half:.1f}" if found.n > 1 else "n/a"
     return f"{100 * found.mean:+z.1f} ± {half}"
 
 
 def cells(entries: Sequence[Entry]) -> list[list[str]]:
-    """A row for each entry, as in ``HEADER``."""
+    """A row for each entry, as in ``HEADER``.
+
+    Example:
+        >>> cells(streams([study])[0].entries)[0][:4]
+        ['lgm_vae', '80.2 ± 1.3', '69.7 ± 1.6', '+10.5 ± 1.7']
+    """
     return [
         [
             one.method,

@@ -50,6 +50,10 @@ def findings(
     Returns:
         Problems, which leave no result to believe or say that the method fails; warnings, which ask
         for another run; notes, which say how far a result carries.
+
+    Example:
+        >>> [one.severity for one in findings(study)]
+        ['warning', 'warning', 'note']
     """
     search = parameters.of_search(study.trials)
     if search.empty:
@@ -79,6 +83,11 @@ def failures(study: Study) -> pd.DataFrame:
         Columns ``cause`` (the reason in the record up to where it happened: "reconstruction became
         nan"), ``trials``, ``share`` of all trials of the search, ``tasks`` (learned before, the
         median) and ``trial_ids`` (a list); the most frequent first.
+
+    Example:
+        >>> failures(study)
+                                cause  trials  share  tasks     trial_ids
+        0  diverged: classifier = nan       3  0.075    0.0  [11, 13, 39]
     """
     search = parameters.of_search(study.trials)
     failed = search.query("status == 'failed'")

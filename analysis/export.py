@@ -61,7 +61,12 @@ def result(studies: Sequence[Study]) -> tuple[list[list[str]], str]:
 
 
 def markdown(studies: Sequence[Study]) -> str:
-    """The table of ``result`` as Markdown."""
+    """The table of ``result`` as Markdown.
+
+    Example:
+        >>> print(markdown([study]))  # doctest: +ELLIPSIS
+        |                    | joint accuracy, % | ...
+    """
     grid, caption = result(studies)
     return tables.as_markdown(grid, caption)
 
@@ -89,5 +94,10 @@ def latex(studies: Sequence[Study]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text as LaTeX prints it."""
+    r"""Text as LaTeX prints it.
+
+    Example:
+        >>> print(escaped("50 % ± 2"))
+        50 \% $\pm$ 2
+    """
     return re.sub(r"[\\~^&%$#_{}−±]", lambda found: LATEX[found[0]], text)

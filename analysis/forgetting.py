@@ -21,6 +21,10 @@ def runs_of(study: Study, label: str = "winner") -> list[int]:
     Returns:
         Numbers of trials, one a seed. For the winner of a study that has none yet, the best trial
         of the search, if there is one; where the contender is not in the record, nothing.
+
+    Example:
+        >>> runs_of(study, "default")
+        [1000005, 1000006, 1000007, 1000008, 1000009]
     """
     if label == "winner":
         if study.best is None:
@@ -47,6 +51,14 @@ def mean_matrix(
         curve over time stands together), ``mean``, ``low``, ``high`` (fractions; Student's
         interval over the runs, as ``statistics.mean_interval``; NaN where there is one run) and
         ``seeds``, how many runs have the cell.
+
+    Example:
+        >>> cells = mean_matrix(study, runs_of(study)).query("on_task == 0")
+        >>> cells[["after_task", "mean"]].round(2)
+           after_task  mean
+        0           0  0.93
+        1           1  0.87
+        2           2  0.80
     """
     chosen = list(trial_ids)  # noqa: F841
     rows = study.accuracy.query("trial_id in @chosen and split == @split")
@@ -67,6 +79,12 @@ def by_task(study: Study, trial_ids: Sequence[int], confidence: float = 0.95) ->
     Source:
         Chaudhry et al., ECCV 2018, as ``trainables.engine.metrics.forgetting``, which is the mean
         over tasks of these.
+
+    Example:
+        >>> by_task(study, runs_of(study)).round(2)
+           on_task  mean   low  high  seeds  learned  last
+        0        0  0.13  0.12  0.14      5     0.93  0.80
+        1        1  0.07  0.04  0.09      5     0.94  0.87
     """
     chosen = list(trial_ids)  # noqa: F841
     rows = study.accuracy.query("trial_id in @chosen and split == 'validation'")

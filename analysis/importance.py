@@ -112,6 +112,11 @@ def importances(study: Study, space: Space | None = None, seed: int = 0) -> pd.D
         from Optuna's fANOVA: the variance is over the scale on which a parameter is searched, so
         that of a learning rate's decades each counts the same, and a choice is one axis, not one
         axis for each value.
+
+    Example:
+        >>> found = importances(study)
+        >>> found.query("method == 'fanova'").name.iloc[0]
+        'classifier_rehearsal'
     """
     known = data(study, space)
     return of_data(known, seed)
@@ -380,6 +385,10 @@ def interactions(study: Study, space: Space | None = None, seed: int = 0) -> pd.
 
     Source:
         Hutter et al., ICML 2014, as ``importances``.
+
+    Example:
+        >>> interactions(study).columns.tolist()
+        ['first', 'second', 'share', 'trials']
     """
     columns = ["first", "second", "share", "trials"]
     forest = _forest(data(study, space), seed)
@@ -420,6 +429,10 @@ def surface(
 
     Raises:
         ValueError: for other parameters, or too few completed trials.
+
+    Example:
+        >>> surface(study, "vae_lr", "classifier_rehearsal").shape
+        (625, 3)
     """
     known = data(study, space)
     forest = _forest(known, 0)
@@ -457,6 +470,14 @@ def slices(study: Study, name: str, space: Space | None = None) -> Slice:
 
     Raises:
         ValueError: if nothing of that name was searched.
+
+    Example:
+        >>> slices(study, "vae_lr").bins[["median", "trials"]].round(2)
+           median  trials
+        0    0.70       6
+        1    0.78       6
+        2    0.83       6
+        3    0.76       6
     """
     ranges = searched(study.trials, space)
     if name not in ranges:

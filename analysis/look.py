@@ -53,7 +53,12 @@ def name(column: str) -> str:
 
 
 def axis(column: str) -> str:
-    """What a column is called at an axis, with its unit: ``joint accuracy, %``."""
+    """What a column is called at an axis, with its unit: ``joint accuracy, %``.
+
+    Example:
+        >>> axis("forgetting"), axis("trials")
+        ('forgetting, %', 'search trials ended')
+    """
     return f"{name(column)}, %" if column in PER_CENT else name(column)
 
 
@@ -68,7 +73,12 @@ def dash(place: int) -> str:
 
 
 def shade(colour: str, opacity: float) -> str:
-    """A colour that lets what is behind it through, for intervals."""
+    """A colour that lets what is behind it through, for intervals.
+
+    Example:
+        >>> shade(BLUE, 0.2)
+        'rgba(0,114,178,0.2)'
+    """
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity})"
 
@@ -88,7 +98,12 @@ def count(n: int, noun: str) -> str:
 
 
 def value(x: Any) -> str:
-    """A value of a configuration, in as few digits as tell it apart: ``0.00473``, ``true``."""
+    """A value of a configuration, in as few digits as tell it apart: ``0.00473``, ``true``.
+
+    Example:
+        >>> value(0.004731234), value(300.0), value(True)
+        ('0.00473', '300', 'true')
+    """
     if isinstance(x, bool | np.bool_):
         return "true" if x else "false"
     if isinstance(x, float | np.floating):
@@ -97,7 +112,12 @@ def value(x: Any) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """``a, b and c``."""
+    """``a, b and c``.
+
+    Example:
+        >>> listed(["ewc", "er", "joint"])
+        'ewc, er and joint'
+    """
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
 

@@ -19,18 +19,33 @@ DECADES = 2  # positive numbers that span more of them are taken to be searched 
 
 
 def of_search(trials: pd.DataFrame) -> pd.DataFrame:
-    """The trials of the search, in the order of their numbers."""
+    """The trials of the search, in the order of their numbers.
+
+    Example:
+        >>> len(study.trials), len(of_search(study.trials))
+        (60, 40)
+    """
     return trials.query("role == 'search'").sort_values(by="trial_id", ignore_index=True)
 
 
 def scored(trials: pd.DataFrame) -> pd.DataFrame:
-    """The trials of the search that came to the end of the stream and have a finite score."""
+    """The trials of the search that came to the end of the stream and have a finite score.
+
+    Example:
+        >>> len(of_search(study.trials)), len(scored(study.trials))
+        (40, 24)
+    """
     finite = of_search(trials).assign(finite=lambda rows: np.isfinite(rows.score.astype(float)))
     return finite.query("status == 'completed' and finite").drop(columns="finite")
 
 
 def configurations(trials: pd.DataFrame) -> pd.DataFrame:
-    """The columns ``config.<name>`` without that prefix, those that some trial has a value in."""
+    """The columns ``config.<name>`` without that prefix, those that some trial has a value in.
+
+    Example:
+        >>> configurations(study.trials).columns[:2].tolist()
+        ['classifier_beta1', 'classifier_lr']
+    """
     found = trials.filter(regex=r"^config\.").dropna(axis=1, how="all")
     return found.set_axis([name.removeprefix("config.") for name in found], axis=1)
 
@@ -47,6 +62,10 @@ def searched(trials: pd.DataFrame, space: Space | None = None) -> dict[str, Dist
         Name -> distribution. Without ``space`` the range is that of the values that trials had,
         positive numbers over more than two decades on a logarithmic scale; a parameter of a single
         value is left out, since it was held.
+
+    Example:
+        >>> searched(study.trials)["order"].choices
+        ('classifier_first', 'interleaved', 'vae_first')
     """
     values = configurations(of_search(trials))
     if space is None:
@@ -65,6 +84,12 @@ def codes(values: Iterable[Any], distribution: Distribution) -> np.ndarray:
     Returns:
         ``(n,)`` floats: the place of a choice among the choices, the natural logarithm where the
         scale is logarithmic, else the number itself; NaN where a trial does not have the parameter.
+
+    Example:
+        >>> codes([0.01, 1.0, None], FloatDistribution(0.01, 1.0, log=True)).round(2)
+        array([-4.61,  0.  ,   nan])
+        >>> codes(["b", "a"], CategoricalDistribution(["a", "b"]))
+        array([1., 0.])
     """
     if isinstance(distribution, CategoricalDistribution):
         # The record has JSON where choices are of several kinds.
@@ -79,6 +104,10 @@ def bounds(distribution: Distribution) -> tuple[float, float]:
     """The ends of a range as ``codes`` has it, half a step beyond the first and last whole number.
 
     Uniform draws between them are what a random search draws.
+
+    Example:
+        >>> bounds(IntDistribution(1, 8))
+        (0.5, 8.5)
     """
     if isinstance(distribution, CategoricalDistribution):
         return -0.5, len(distribution.choices) - 0.5

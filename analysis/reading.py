@@ -52,15 +52,18 @@ def load(directory: Path | str) -> Study:
     """A study from its folder, also while it runs.
 
     Args:
-        directory: what a search printed when it started, e.g. ``runs/lgm_acgan-split_digits``.
+        directory: what a search printed when it started, e.g. ``runs/lgm_vae-split_digits``.
 
     Raises:
         RecordError: in one line, if there is no such study, its settings or its record cannot be
             read, or it was written by a newer lgm-search.
 
     Example:
-        >>> study = load("runs/lgm_acgan-split_digits")  # doctest: +SKIP
-        >>> study.trials.query("role == 'search'").score.max()  # doctest: +SKIP
+        >>> study = load("runs/lgm_vae-split_digits")
+        >>> study.trials.query("role == 'search'").status.value_counts().to_dict()
+        {'completed': 24, 'stopped': 13, 'failed': 3}
+        >>> study.accuracy.columns.tolist()
+        ['trial_id', 'seed', 'split', 'after_task', 'on_task', 'accuracy', 'examples']
     """
     directory = Path(directory)
     settings = _settings(directory)
@@ -75,6 +78,10 @@ def best(directory: Path | str) -> dict[str, Any]:
 
     Raises:
         RecordError: if the study has no winner yet, or the file is damaged.
+
+    Example:
+        >>> best("runs/lgm_vae-split_digits")["judged_by"]
+        'test_joint_accuracy'
     """
     path = Path(directory) / "best.yaml"
     try:
@@ -99,6 +106,10 @@ def label_of_winner(best: Mapping[str, Any]) -> str:
 
     Args:
         best: as ``best`` reads it.
+
+    Example:
+        >>> label_of_winner({"trial": 17})
+        'trial 17'
     """
     return "default" if best["trial"] is None else f"trial {best['trial']}"
 
@@ -119,6 +130,11 @@ def matrix(
 
     Raises:
         ValueError: if the table has no such row.
+
+    Example:
+        >>> a, examples = matrix(study.accuracy, trial_id=0)
+        >>> a.shape, examples.tolist()
+        ((3, 3), [100, 100, 100])
     """
     rows = accuracy[(accuracy.trial_id == trial_id) & (accuracy.split == split)]
     if rows.empty:

@@ -39,6 +39,10 @@ def rung_values(study: Study) -> pd.DataFrame:
         One row for each trial of the search, index ``trial_id``; one column for each number of
         tasks learned, from 1. Fractions: the accuracy retained on earlier tasks (NaN after the
         first), or the metric itself where that is of generators; NaN where it was not reached.
+
+    Example:
+        >>> rung_values(study).loc[38].round(2).tolist()
+        [nan, 0.81, 0.75]
     """
     search = of_search(study.trials)
     metric = study.settings.get("metric")
@@ -80,6 +84,12 @@ def rungs(study: Study, confidence: float = 0.95) -> pd.DataFrame:
     Source:
         Interval by Fisher's transformation with the variance (1 + ρ²/2) / (n − 3) of Bonett and
         Wright, Psychometrika 2000.
+
+    Example:
+        >>> rungs(study)[["tasks", "reached", "stopped", "completed"]]
+           tasks  reached  stopped  completed
+        0      1       37        0          0
+        1      2       37       13         24
     """
     search = of_search(study.trials)
     values = rung_values(study)
@@ -100,7 +110,12 @@ def rungs(study: Study, confidence: float = 0.95) -> pd.DataFrame:
 
 
 def is_control(study: Study, trial_id: int) -> bool:
-    """Whether the scheduler was bound to let a trial of the search run on, whatever its values."""
+    """Whether the scheduler was bound to let a trial of the search run on, whatever its values.
+
+    Example:
+        >>> [n for n in range(40) if is_control(study, n)]
+        [3, 11, 23, 27]
+    """
     seed = int(study.settings.get("seed", 0))
     return bool(np.random.default_rng([seed, trial_id, CONTROL]).random() < CONTROL_SHARE)
 
@@ -112,6 +127,11 @@ def regret(study: Study) -> Regret:
     those of trials with smaller numbers, five at least. That is the scheduler's rule up to the
     order of arrival, which the record does not have; over 945 judgements of 19 studies it agrees
     with what was done to the other trials in 95 %.
+
+    Example:
+        >>> found = regret(study)
+        >>> found.stopped, found.controls
+        (13, [23, 27])
     """
     search = of_search(study.trials)
     score = search.set_index("trial_id").score.astype(float)

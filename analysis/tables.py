@@ -83,7 +83,17 @@ def final_markdown(rows: Sequence[Contender]) -> str:
 
 
 def as_markdown(grid: Sequence[Sequence[str]], caption: str) -> str:
-    """A table, header first, as Markdown, and its caption below it."""
+    """A table, header first, as Markdown, and its caption below it.
+
+    Example:
+        >>> print(as_markdown([["method", "%"], ["er", "92.6"]], "three seeds"))
+        | method |    % |
+        | ------ | ---: |
+        | er     | 92.6 |
+        <BLANKLINE>
+        three seeds
+        <BLANKLINE>
+    """
     escaped = [[cell.replace("|", r"\|") for cell in cells] for cells in grid]
     widths = [max(map(len, column)) for column in zip(*escaped, strict=True)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
@@ -101,6 +111,10 @@ def per_cent(values: Sequence[float]) -> str:
     """Fractions over seeds as ``87.3 ± 1.2``, in per cent.
 
     One seed has no interval, ``87.3 ± n/a``; no value at all is ``n/a``.
+
+    Example:
+        >>> per_cent([0.8, 0.9, 1.0])
+        '90.0 ± 24.8'
     """
     if not len(values):
         return "n/a"
@@ -152,6 +166,10 @@ def of_study(study: Study) -> list[Contender]:
 
     Args:
         study: with a winner.
+
+    Example:
+        >>> [one.name for one in of_study(study)]
+        ['winner (trial 1)', 'default', 'sequential (floor)', 'joint (ceiling)']
     """
     best = study.best or {}
     metric, winner = study.settings.get("metric"), label_of_winner(best)

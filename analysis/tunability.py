@@ -89,6 +89,11 @@ def pareto_front(
 
     Raises:
         ValueError: if no column is named, or one that the frame does not have.
+
+    Example:
+        >>> methods = pd.DataFrame({"accuracy": [0.9, 0.8, 0.7], "bytes": [20, 10, 15]})
+        >>> pareto_front(methods, maximise=["accuracy"], minimise=["bytes"]).tolist()
+        [True, True, False]
     """
     names = [*maximise, *minimise]
     if not names or not {*names} <= {*frame.columns}:

@@ -366,6 +366,8 @@ def loss_curves(study: Study) -> tuple[dict[str, dict[str, pd.DataFrame]], str]:
 def generators(about: Subject) -> Section | None:
     """What winner and default replay: samples of each class after each task, and a t-SNE map."""
     study = about.study
+    if not (study.directory / "generated").exists():
+        return None
     from analysis import pictures  # with matplotlib and scikit-learn's manifolds: a second
 
     grids, maps = [], []

@@ -13,6 +13,7 @@ from analysis.reading import Study, label_of_winner
 from analysis.statistics import Interval, mean_interval
 
 FEW = 5  # seeds below which an interval says little
+IDLE = 0.1  # of the variance, at most what a knob explains that may as well be held
 FAR = 0.03  # a gap between validation and test data beyond which the choice looks lucky
 
 
@@ -92,8 +93,8 @@ def trust(study: Study) -> str:
     tried = int((study.trials.role == "search").sum())
     judged = best["judged_by"]
     said = (
-        f"It was chosen from {look.count(tried, 'trial')} by {100 * chosen.mean:.1f} %"
-        f" {look.name(metric)} on validation data and {look.count(chosen.n, 'fresh seed')}"
+        f"It was chosen from {look.count(tried, 'trial')} for {100 * chosen.mean:.1f} %"
+        f" {look.name(metric)} on validation data, a mean over {look.count(chosen.n, 'fresh seed')}"
     )
     if judged.removeprefix("test_") == metric:
         gap = chosen.mean - as_interval(best["comparison"]["winner"][judged]).mean
@@ -163,13 +164,14 @@ class Knob(NamedTuple):
     tops: str  # values of the best tenth of the trials
     share: float  # of the score's variance that it explains alone, a fraction
     shown_by: list[str]  # methods by which it is more than chance
+    sure: bool  # by two methods, or by one with its whole interval
 
 
 class Knobs(NamedTuple):
     """Which hyperparameters to set with care, and which to leave alone."""
 
-    matter: list[Knob]  # more than chance by both methods or surely by one, at the winner's value
-    idle: list[Knob]  # no more than chance by either, at the default's
+    matter: list[Knob]  # more than chance by a method or two, the sure ones first
+    idle: list[Knob]  # no more than chance by either, and at most IDLE of the variance
 
 
 def knobs(study: Study, importance: pd.DataFrame, most: int = 3) -> Knobs:
@@ -179,42 +181,35 @@ def knobs(study: Study, importance: pd.DataFrame, most: int = 3) -> Knobs:
         study: with completed trials.
         importance: ``importance.importances``.
         most: of each kind.
+
+    Returns:
+        Knobs at the winner's values, or those of the best trial while there is no winner.
     """
     ended = scored(study.trials)
     names = [*dict.fromkeys(importance.name)]
     top = ended.nlargest(max(5, len(ended) // 10), "score")
-    first = study.trials[(study.trials.role == "search") & (study.trials.trial_id == 0)]
-    if study.best is not None:
-        own, default = study.best["config"], study.best["comparison"]["default"]["config"]
-    else:  # a search tries the default first
-        own, default = (
-            {name: rows[0].get(f"config.{name}") for name in names} if rows else {}
-            for rows in (top.to_dict("records"), pd.DataFrame(first).to_dict("records"))
-        )
-    share: dict[str, float] = {}
+    own = study.best["config"] if study.best else {}
+    if study.best is None and len(top):
+        row = top.to_dict("records")[0]
+        own = {name: row.get(f"config.{name}") for name in names}
+    share, most_of = {}, {}
     shown, sure = defaultdict(list), set()
     for row in importance.to_dict("records"):  # fANOVA last
         name = row["name"]
-        share[name] = row["mean"]
+        share[name], most_of[name] = row["mean"], row["high"]
         if row["mean"] > row["noise"]:
             shown[name].append(row["method"])
         if row["low"] > row["noise"] or len(shown[name]) > 1:
             sure.add(name)
+    has = [name for name in share if own.get(name) is not None and own[name] == own[name]]
 
-    def knob(name: str, config: Mapping[str, Any]) -> Knob:
+    def knob(name: str) -> Knob:
         values = pd.Series(top[f"config.{name}"]).dropna()
-        return Knob(name, config[name], among(values), share[name], shown[name])
+        return Knob(name, own[name], among(values), share[name], shown[name], name in sure)
 
-    def has(config: Mapping[str, Any], name: str) -> bool:
-        return config.get(name) is not None and config[name] == config[name]  # NaN is not
-
-    by = sorted(share, key=lambda name: -share[name])
-    matter = [name for name in by if has(own, name) and name in sure]
-    idle = [name for name in by[::-1] if has(default, name) and not shown[name]]
-    return Knobs(
-        [knob(name, own) for name in matter[:most]],
-        [knob(name, default) for name in idle[:most]],
-    )
+    matter = sorted((n for n in has if shown[n]), key=lambda n: (n not in sure, -share[n]))
+    idle = sorted((n for n in has if not shown[n] and most_of[n] <= IDLE), key=most_of.__getitem__)
+    return Knobs([knob(name) for name in matter[:most]], [knob(name) for name in idle[:most]])
 
 
 def among(values: pd.Series) -> str:

@@ -750,9 +750,8 @@ def critical_difference(ranks: Ranks, block: str) -> go.Figure:
     dots = go.Scatter(
         x=single(average),
         y=list(range(len(names))),
-        text=[f"{name}  " for name in names],
-        mode="markers+text",
-        textposition="middle left",
+        text=names,
+        mode="markers",
         marker={"size": 10, "color": look.BLUE},
         hovertemplate="%{text}: average rank %{x:.2f}<extra></extra>",
         showlegend=False,
@@ -780,7 +779,6 @@ def critical_difference(ranks: Ranks, block: str) -> go.Figure:
                 hovertemplate=f"{look.listed(clique)}: {what}<extra></extra>",
             )
         )
-    longest = max(len(str(name)) for name in names)
     chance = f"p = {ranks.p_f:.2g}" if ranks.p_f >= 0.001 else "p < 0.001"
     return drawn(
         f"Average ranks over {look.count(ranks.blocks, block)}; 1 is best",
@@ -791,23 +789,32 @@ def critical_difference(ranks: Ranks, block: str) -> go.Figure:
         height=150 + 26 * (len(names) + len(bars)),
         xaxis={
             "title": {"text": "average rank"},
-            "range": [1 - 0.045 * longest * max(1, len(names)) / 2.4, len(names) + 0.1],
+            "range": [0.8, len(names) + 0.2],
             "tickvals": list(range(1, len(names) + 1)),
         },
-        yaxis={"visible": False, "autorange": "reversed"},
+        yaxis={
+            "tickvals": list(range(len(names))),
+            "ticktext": names,
+            "autorange": "reversed",
+            "zeroline": False,
+        },
     )
 
 
-def tunability(curves: Mapping[str, pd.DataFrame], metric: str, behind: str) -> go.Figure:
+def tunability(
+    curves: Mapping[str, pd.DataFrame], metric: str, order: Sequence[str], behind: str
+) -> go.Figure:
     """The expected best score of the first n trials of each method.
 
     Args:
         curves: name -> ``tunability.expected_best``.
         metric: what the score is.
+        order: names of all methods of a page, each of which keeps its colour.
         behind: how many trials stand behind it.
     """
     traces: list[Any] = []
-    for place, (name, curve) in enumerate(curves.items()):
+    for name, curve in curves.items():
+        place = order.index(name)
         shade = look.colour(place)
         traces.append(band(curve.n, 100 * curve.low, 100 * curve.high, shade))
         traces.append(
@@ -830,12 +837,13 @@ def tunability(curves: Mapping[str, pd.DataFrame], metric: str, behind: str) -> 
     )
 
 
-def pareto(frame: pd.DataFrame, cost: str, behind: str) -> go.Figure:
+def pareto(frame: pd.DataFrame, cost: str, order: Sequence[str], behind: str) -> go.Figure:
     """Accuracy against a cost, and the front of those that no other beats in both.
 
     Args:
         frame: ``method, accuracy, half`` (of the interval), the cost, and ``front`` (booleans).
         cost: "memory_bytes" or "seconds".
+        order: as for ``tunability``.
         behind: how many seeds stand behind it.
     """
     front = frame.query("front").sort_values(cost)
@@ -849,7 +857,7 @@ def pareto(frame: pd.DataFrame, cost: str, behind: str) -> go.Figure:
             hoverinfo="skip",
         )
     ]
-    for place, one in enumerate(frame.to_dict("records")):
+    for one in frame.to_dict("records"):
         half = 100 * one["half"] if np.isfinite(one["half"]) else 0
         where = "on the front" if one["front"] else "beaten"
         traces.append(
@@ -860,7 +868,7 @@ def pareto(frame: pd.DataFrame, cost: str, behind: str) -> go.Figure:
                 mode="markers",
                 marker={
                     "size": 11,
-                    "color": look.colour(place),
+                    "color": look.colour(order.index(one["method"])),
                     "symbol": "circle" if one["front"] else "x",
                 },
                 name=one["method"],

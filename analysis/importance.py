@@ -38,9 +38,9 @@ FEWEST = 10  # trials that have a parameter, for a statement about it
 TOP = 0.1  # share of trials that PED-ANOVA asks for the mark of, at least FEWEST_ON_TOP of them
 FEWEST_ON_TOP = 5
 GRID = 50  # places on which PED-ANOVA compares densities
-MOST = 400  # trials at most that a forest is grown on
+MOST = 300  # trials at most that a forest is grown on
 TREES, FEW_TREES = 64, 8  # of the forest that counts, of those that say how sure it is
-RESAMPLES, REGROWN, SHUFFLES = 50, 15, 6  # of PED-ANOVA; of the forest
+RESAMPLES, REGROWN, SHUFFLES = 50, 15, 19  # of PED-ANOVA; of the forest
 PAIRS_OF = 6  # parameters, those of the largest main effects, whose interactions are looked at
 BINS = 8
 
@@ -96,10 +96,10 @@ def importances(study: Study, space: Space | None = None, seed: int = 0) -> pd.D
           a conditional parameter is judged within the trials that have it.
         - ``low``, ``high``: 95 % interval, ``mean`` ± t times the spread over bootstrap resamples
           of the trials (of fANOVA with a small forest of another seed each).
-        - ``noise``: what 95 of 100 parameters of the same kind (numbers, or choices of as many
+        - ``noise``: what 19 of 20 parameters of the same kind (numbers, or choices of as many
           values) stay below where their values are dealt out anew to the trials, while all others
           keep theirs. A ``mean`` that does not exceed it shows nothing.
-        - ``trials``: that have the parameter, ``of`` so many. fANOVA draws 400 if there are more.
+        - ``trials``: that have the parameter, ``of`` so many. fANOVA draws 300 if there are more.
 
         Empty with fewer than ``FEWEST`` completed trials or a constant score; a conditional
         parameter that fewer trials have is left out.
@@ -224,7 +224,8 @@ def _ped_rows(known: Data, rng: np.random.Generator) -> list[tuple]:
         if k < RESAMPLES // 2:
             shuffled.append(_ped(grids, rng.permutation(known.score), top))
     share = raw / (raw.sum() or 1.0)
-    noise = _noise(np.array(shuffled) / (raw.sum() or 1.0), known.ranges.values())
+    kinds, dealt = _kinds(known.ranges.values()), np.array(shuffled) / (raw.sum() or 1.0)
+    noise = [np.quantile(dealt[:, kinds == kind], 0.95) for kind in kinds]
     low, high = _interval(share, np.array(resampled))
     present = np.isfinite(known.x).sum(axis=0)
     return [
@@ -240,11 +241,9 @@ def _interval(found: np.ndarray, resampled: np.ndarray) -> tuple[np.ndarray, np.
     return np.clip(found - half, 0.0, 1.0), np.clip(found + half, 0.0, 1.0)
 
 
-def _noise(shuffled: np.ndarray, ranges: Iterable[Distribution]) -> np.ndarray:
-    """``(d,)`` what 95 of 100 importances of shuffled parameters stay below, by kind."""
-    kinds = np.array([len(getattr(one, "choices", ())) for one in ranges])
-    found = {kind: np.quantile(shuffled[:, kinds == kind], 0.95) for kind in np.unique(kinds)}
-    return np.array([found[kind] for kind in kinds])
+def _kinds(ranges: Iterable[Distribution]) -> np.ndarray:
+    """``(d,)`` 0 for numbers, else how many choices there are."""
+    return np.array([len(getattr(one, "choices", ())) for one in ranges])
 
 
 # ---- fANOVA --------------------------------------------------------------------------------------
@@ -348,12 +347,15 @@ def _fanova_rows(known: Data, rng: np.random.Generator) -> list[tuple]:
         for _ in range(REGROWN):
             chosen = rng.integers(len(used), size=len(used))
             resampled.append(fanova(x[chosen], y[chosen], ends, FEW_TREES, _seed(rng)))
-        for _ in range(SHUFFLES):
-            dealt = np.hstack([x, rng.permuted(x, axis=0)])
-            both = fanova(dealt, y, np.vstack([ends, ends]), FEW_TREES, _seed(rng))
+        kinds = _kinds(compress(known.ranges.values(), list(shared)))
+        for _ in range(SHUFFLES):  # a column of each kind, shuffled, beside all the true ones
+            copied = [rng.choice(np.flatnonzero(kinds == kind)) for kind in np.unique(kinds)]
+            dealt = np.hstack([x, rng.permuted(x[:, copied], axis=0)])
+            both = fanova(dealt, y, np.vstack([ends, ends[copied]]), FEW_TREES, _seed(rng))
             shuffled.append(both[len(ends) :])
+        highest = dict(zip(np.unique(kinds), np.max(shuffled, axis=0), strict=True))
+        noise = np.array([highest[kind] for kind in kinds])
         low, high = _interval(share, np.array(resampled))
-        noise = _noise(np.array(shuffled), compress(known.ranges.values(), list(shared)))
         for i, j in enumerate(np.flatnonzero(shared)):
             if mine[j]:
                 own = share[i], low[i], high[i], noise[i]

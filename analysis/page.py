@@ -84,7 +84,7 @@ class Section(NamedTuple):
 def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     """The page as HTML, which opens without a network."""
     environment = Environment(loader=PackageLoader("analysis", "."), autoescape=True)
-    environment.filters["words"] = words
+    environment.filters |= {"words": words, "tokens": tokens}
     now = datetime.now(UTC).isoformat(sep=" ", timespec="minutes")
     return environment.get_template("report.html.jinja").render(
         title=title,
@@ -103,9 +103,14 @@ def words(text: str) -> Markup:
     """Text in which what stands between ` is code."""
     parts = str(text).split("`")
     return Markup("").join(
-        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
+        Markup("<code>{}</code>").format(tokens(part)) if place % 2 else escape(part)
         for place, part in enumerate(parts)
     )
+
+
+def tokens(code: str) -> Markup:
+    """Code whose lines break between words only, not after each hyphen of an option."""
+    return Markup(" ").join(Markup("<span>{}</span>").format(one) for one in code.split(" "))
 
 
 def drawing(figure: go.Figure) -> Markup:

@@ -13,9 +13,9 @@ from rich.filesize import decimal
 from scipy import stats
 
 from analysis import figures, look, tables
-from analysis.answer import knobs, search_with, sentences
+from analysis.answer import Knob, knobs, search_with, sentences
 from analysis.anytime import best_so_far, random_reference
-from analysis.doctor import findings
+from analysis.doctor import failures, findings
 from analysis.forgetting import mean_matrix, runs_of
 from analysis.importance import FANOVA, PED_ANOVA, importances, interactions, slices, surface
 from analysis.log import RecordError
@@ -37,7 +37,6 @@ from analysis.stopping import Regret, regret, rung_values, rungs
 
 NAMED = {PED_ANOVA: "PED-ANOVA", FANOVA: "fANOVA"}
 AXES = 10  # of parallel coordinates, which a page has room for
-NUMBER = r"-?\b\d+(\.\d+)?(e[-+]?\d+)?\b"  # causes that differ in numbers alone are one
 
 
 class Subject(NamedTuple):
@@ -191,16 +190,17 @@ def importance_of(about: Subject) -> Section | None:
 
 def knobs_in_words(study: Study, found: pd.DataFrame) -> list[Block]:
     """Which knobs to fix, and at what."""
-    which = knobs(study, found)
-    winner = "the winner's" if study.best is not None else "the best trial's"
+    fixed = knobs(study, found)
+    whose = "the winner's" if study.best is not None else "the best trial's so far"
     blocks: list[Block] = [Heading("Which three knobs should I fix, and at what?")]
-    if which.matter:
-        told = [f"`{knob.name}` at {look.value(knob.value)}" for knob in which.matter]
-        only = "" if len(which.matter) > 2 else " No other is shown to matter."
-        blocks.append(
-            f"Set with care what matters most: {look.listed(told)}. These are {winner} values."
-            + only
-        )
+    sure = [knob for knob in fixed.matter if knob.sure]
+    likely = [knob for knob in fixed.matter if not knob.sure]
+    if sure:
+        blocks.append(f"Set with care what matters most: {at(sure)}.")
+    if likely:
+        only = "These matter" if sure else "No knob is shown to matter beyond doubt; these matter"
+        blocks.append(f"{only} {'as well, ' * bool(sure)}more likely than not: {at(likely)}.")
+    if fixed.matter:
         rows = [
             [
                 f"`{knob.name}`",
@@ -209,20 +209,26 @@ def knobs_in_words(study: Study, found: pd.DataFrame) -> list[Block]:
                 f"{100 * knob.share:.0f} %",
                 " and ".join(NAMED[method] for method in knob.shown_by),
             ]
-            for knob in which.matter
+            for knob in fixed.matter
         ]
         header = ("knob", "set it to", "best tenth, middle half", "of variance", "shown by")
-        blocks += [Grid(header, rows), Command(search_with(study, which.matter))]
+        blocks.append(Grid(header, rows, f"set it to: {whose} values"))
+        blocks.append("To search what is left around them:")
+        blocks.append(Command(search_with(study, fixed.matter)))
     else:
         blocks.append("No knob is shown to matter by the measures below; more trials may show it.")
-    if which.idle:
-        told = [f"`{knob.name}` at {look.value(knob.value)}" for knob in which.idle]
+    if fixed.idle:
         blocks.append(
-            f"Leave alone what makes no difference that these trials show: {look.listed(told)}, the"
-            " default values. Held there, the next search has fewer knobs to learn:"
+            f"Hold what explains next to nothing, so that the next search has fewer knobs to learn:"
+            f" {at(fixed.idle)}."
         )
-        blocks.append(Command(search_with(study, which.idle)))
+        blocks.append(Command(search_with(study, fixed.idle)))
     return blocks
+
+
+def at(fixed: Sequence[Knob]) -> str:
+    """Knobs and their values in words."""
+    return look.listed([f"`{knob.name}` at {look.value(knob.value)}" for knob in fixed])
 
 
 def coordinates(about: Subject) -> Section | None:
@@ -360,6 +366,8 @@ def loss_curves(study: Study) -> tuple[dict[str, dict[str, pd.DataFrame]], str]:
 def generators(about: Subject) -> Section | None:
     """What winner and default replay: samples of each class after each task, and a t-SNE map."""
     study = about.study
+    if not (study.directory / "generated").exists():
+        return None
     from analysis import pictures  # with matplotlib and scikit-learn's manifolds: a second
 
     grids, maps = [], []
@@ -417,29 +425,29 @@ def resources(about: Subject) -> Section | None:
     return Section("resources", "Resources", "Time and memory", blocks)
 
 
-def failures(about: Subject) -> Section | None:
-    """Failed trials, grouped by cause."""
-    study = about.study
-    failed = study.trials[study.trials.status == "failed"]
-    if failed.empty:
+def failed(about: Subject) -> Section:
+    """Failed trials of the search, grouped by cause."""
+    found, search = failures(about.study), of_search(about.study.trials)
+    if found.empty:
         return Section("failed", "Failures", "Failed trials", ["No trial failed."])
-    reasons = failed.reason.fillna("no reason recorded")
-    cause = reasons.str.replace(NUMBER, "N", regex=True)
-    rows = []
-    for _, part in failed.groupby(cause, sort=False):
-        ids = [str(n) for n in part.trial_id[:5]]
-        more = ", ..." if len(part) > 5 else ""
-        rows.append([str(len(part)), reasons[part.index[0]], ", ".join(ids) + more])
-    rows.sort(key=lambda row: -int(row[0]))
-    share = f"{len(failed)} of {look.count(len(study.trials), 'trial')} failed."
-    table = Grid(("trials", "cause, as the first of them told it", "which"), rows, wraps=True)
-    return Section("failed", "Failures", "Failed trials", [share, table])
+    rows = [
+        [str(one["trials"]), one["cause"], f"{one['tasks']:g}", which(one["trial_ids"])]
+        for one in found.to_dict("records")
+    ]
+    header = ("trials", "cause", "tasks learned before, median", "which")
+    share = f"{found.trials.sum()} of {look.count(len(search), 'trial')} failed."
+    return Section("failed", "Failures", "Failed trials", [share, Grid(header, rows, wraps=True)])
+
+
+def which(trial_ids: Sequence[int], most: int = 5) -> str:
+    """The first of some trials."""
+    more = ", ..." if len(trial_ids) > most else ""
+    return ", ".join(map(str, trial_ids[:most])) + more
 
 
 def advice(about: Subject) -> Section:
     """What may be wrong, and what to do about it."""
-    study, space = about.study, about.space
-    found = findings(study, space)
+    found = findings(about.study, about.space, about.importance)
     blocks: list[Block] = [Findings(found)] if found else ["Nothing speaks against this search."]
     return Section("doctor", "Doctor", "Doctor: what may be wrong, and what to do", blocks)
 
@@ -456,6 +464,6 @@ SECTIONS: Sequence[Callable[[Subject], Section | None]] = (
     losses,
     generators,
     resources,
-    failures,
+    failed,
     advice,
 )

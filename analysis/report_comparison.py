@@ -30,6 +30,7 @@ def report(studies: Sequence[Study]) -> str:
     ended = [study for study in studies if study.best is not None]
     found = streams(ended)
     compared = [stream for stream in found if len(stream.studies) > 1]
+    order = sorted({name for stream in found for name in stream.studies})
     sections = [Section("answer", "Answer", "The answer", [Answer(sentences(studies))])]
     for stream in compared:
         sections.append(side_by_side(stream))
@@ -37,8 +38,8 @@ def report(studies: Sequence[Study]) -> str:
         section
         for section in (
             ranked(compared),
-            *(tuning(stream) for stream in compared),
-            *(fronts(stream) for stream in compared),
+            *(tuning(stream, order) for stream in compared),
+            *(fronts(stream, order) for stream in compared),
             by_benchmark(found),
         )
         if section
@@ -141,7 +142,7 @@ def ranked(compared: Sequence[Stream]) -> Section | None:
     )
 
 
-def tuning(stream: Stream) -> Section | None:
+def tuning(stream: Stream, order: Sequence[str]) -> Section | None:
     """How good a method gets with how many trials."""
     curves, counts = {}, []
     for entry in stream.entries:
@@ -157,7 +158,7 @@ def tuning(stream: Stream) -> Section | None:
         f"expected best validation score of n of {min(counts):,} to {max(counts):,} search trials"
         " drawn at random, up to half of them; 95 % intervals by bootstrap; one seed each"
     )
-    drawn = figures.tunability(curves, metrics.pop(), behind)
+    drawn = figures.tunability(curves, metrics.pop(), order, behind)
     words = (
         "A method that needs little tuning is high at the left. These trials were not drawn at"
         " random but suggested, better and better, by the sampler; stopped ones count as trials"
@@ -171,7 +172,7 @@ def tuning(stream: Stream) -> Section | None:
     )
 
 
-def fronts(stream: Stream) -> Section:
+def fronts(stream: Stream, order: Sequence[str]) -> Section:
     """Accuracy against memory and against time."""
     found = [mean_interval(one.tuned) for one in stream.entries]
     frame = pd.DataFrame(
@@ -185,7 +186,9 @@ def fronts(stream: Stream) -> Section:
     )
     behind = f"winners, mean and 95 % interval over {look.count(found[0].n, 'seed')}"
     drawn = [
-        figures.pareto(frame.assign(front=pareto_front(frame, ["accuracy"], [cost])), cost, behind)
+        figures.pareto(
+            frame.assign(front=pareto_front(frame, ["accuracy"], [cost])), cost, order, behind
+        )
         for cost in ("memory_bytes", "seconds")
     ]
     return Section(

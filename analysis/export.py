@@ -74,7 +74,7 @@ def markdown(studies: Sequence[Study]) -> str:
 def latex(studies: Sequence[Study]) -> str:
     """The table of ``result`` as LaTeX, for the package booktabs."""
     grid, caption = result(studies)
-    header, *rows = ["  " + " & ".join(map(escaped, row)) + r" \\\\" for row in grid]
+    header, *rows = ["  " + " & ".join(map(escaped, row)) + r" \\" for row in grid]
     return "\n".join(
         [
             "% needs \\usepackage{booktabs}",

@@ -34,7 +34,7 @@ def test_latex_and_markdown_have_the_final_table(run, tmp_path):
     tested = load(run).best["comparison"]["winner"]["test_joint_accuracy"]
     mean, half = 100 * tested["mean"], 50 * (tested["high"] - tested["low"])
     assert f"winner (trial 1) & {mean:.1f} $\\pm$ {half:.1f} &" in latex
-    assert r"joint accuracy, \%" in latex and latex.count(r" \\") == 5
+    assert r"joint accuracy, \%" in latex and latex.count(" \\\\\n") == 5
     assert f"| winner (trial 1)   | {mean:19.1f}"[:22] in markdown
 
 

@@ -1,14 +1,18 @@
-"""What a study found, taken apart and drawn.
+"""What a study found: a report, tables, and what mattered.
 
-python -m analysis ablate runs/lgm_acgan-split_digits
+python -m analysis report runs/lgm_acgan-split_digits
 """
 
 import argparse
 import functools
+import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from analysis import load
 from analysis.log import RecordError
 from trainables.ray.command_line import (
     EXIT_FAILED,
@@ -27,6 +31,9 @@ COMMANDS = """RUN is the folder that a search printed when it started, e.g.
 runs/lgm_acgan-split_digits.
 
 examples:
+  python -m analysis report RUN                    one page: the answer, and whether to believe it
+  python -m analysis report RUN RUN RUN            the same for several studies, compared
+  python -m analysis export RUN --csv tables       every table of the record as CSV
   python -m analysis ablate RUN                    which loss terms and choices matter
   python -m analysis ablate RUN --seeds 10         narrower intervals; what is done is kept
   python -m analysis facil RUN                     against choosing task by task
@@ -35,6 +42,23 @@ examples:
   python -m analysis pictures RUN --trial "trial 17"
 
 exit codes: 0 done, 1 failed, 2 usage, 130 interrupted (what is done is saved)
+"""
+REPORT = """One HTML page that says what a search found, and whether to believe it.
+
+The answer in three sentences; the final table; how the search went, against what random search
+would have reached; accuracy and forgetting, task by task; which three knobs to fix, and at what;
+early stopping and what it may have cost; losses, samples, time and memory, failures; and what may
+be wrong with the search, each with what to do. Works while a search runs, with what there is.
+
+With several RUNs, or the folder of a comparison, they are compared first: a table at an equal
+budget, ranks and which differences are more than chance, what tuning buys, at what price.
+
+The page is one file. It opens offline, in a phone's browser as well, in light and in dark.
+"""
+EXPORT = """The tables of a study for other programs.
+
+--csv writes every frame of the record (trials, accuracy, losses, quality) and the final table;
+--latex and --markdown write the final table, of several RUNs the comparison at an equal budget.
 """
 ABLATE = """Which parts of a study's winner matter.
 
@@ -84,7 +108,7 @@ def parser() -> Parser:
     )
     commands = p.add_subparsers(metavar="COMMAND", required=True)
 
-    def add(name, function, about):
+    def add(name, function, about, several=False):
         command = commands.add_parser(
             name,
             help=about.partition("\n")[0].rstrip("."),
@@ -92,10 +116,26 @@ def parser() -> Parser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        command.add_argument("run", metavar="RUN", type=Path, help="folder of the study")
+        if several:
+            command.add_argument(
+                "runs", metavar="RUN", type=Path, nargs="+", help="folders of studies"
+            )
+        else:
+            command.add_argument("run", metavar="RUN", type=Path, help="folder of the study")
         command.set_defaults(command=function)
         return command
 
+    page = add("report", report, REPORT, several=True)
+    page.add_argument(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        help="the page (default: RUN/report.html; of several, in the folder that they share)",
+    )
+    tables = add("export", export, EXPORT, several=True)
+    tables.add_argument("--csv", metavar="DIR", type=Path, help="folder for CSV files")
+    tables.add_argument("--latex", metavar="FILE", type=Path, help="file for LaTeX (booktabs)")
+    tables.add_argument("--markdown", metavar="FILE", type=Path, help="file for Markdown")
     ablation = add("ablate", ablate, ABLATE)
     ablation.add_argument(
         "--seeds", metavar="N", type=seeds, default=5, help="fresh seeds, at least 3 (default: 5)"
@@ -121,6 +161,78 @@ def main(arguments: list[str] | None = None) -> int:
         return complain(PROGRAM, error, EXIT_USAGE)
     except RecordError as error:
         return complain(PROGRAM, error, EXIT_FAILED)
+
+
+def report(args) -> int:
+    """``report``."""
+    from analysis import report as of_one
+    from analysis import report_comparison as of_several
+    from analysis.answer import sentences
+    from analysis.log import writing
+
+    runs = studies_in(args.runs)
+    studies = [load(run) for run in runs]
+    file = (
+        args.out or Path(os.path.commonpath([run.resolve() for run in args.runs])) / "report.html"
+    )
+    if len(studies) == 1:
+        html, said = of_one.report(studies[0], space_of(runs[0])), sentences(studies[0])
+    else:
+        html, said = of_several.report(studies), of_several.sentences(studies)
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(html, encoding="utf-8")
+    for sentence in said:
+        print(sentence)
+    print(f"Report: {file}")
+    return 0
+
+
+def export(args) -> int:
+    """``export``."""
+    from analysis import export
+    from analysis.log import writing
+
+    texts = {args.latex: export.latex, args.markdown: export.markdown}
+    if not args.csv and not any(texts):
+        raise Usage("expected at least one of --csv DIR, --latex FILE, --markdown FILE")
+    studies = [load(run) for run in studies_in(args.runs)]
+    files = export.csv(studies, args.csv) if args.csv else []
+    for file, text in texts.items():
+        if file:
+            content = text(studies)
+            with writing(file):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(content, encoding="utf-8")
+            files.append(file)
+    for file in files:
+        print(file)
+    return 0
+
+
+def studies_in(folders: Sequence[Path]) -> list[Path]:
+    """The folders of studies, where that of a comparison stands for those in it."""
+    from trainables.ray import settings
+
+    try:
+        found = [inside for one in folders for inside in settings.compared(one) or [one]]
+    except settings.StudyError as error:
+        raise Usage(error) from error
+    for one in found:
+        if not (one / "study.yaml").exists():
+            study_in(one)  # says what is there instead
+    return list(dict.fromkeys(found))
+
+
+def space_of(run: Path) -> dict[str, Any] | None:
+    """The range of every hyperparameter of a study; None if its settings are of another version."""
+    from search_spaces._tree import explore
+    from trainables.ray import settings
+
+    try:
+        return {one.name: one.distribution for one in explore(settings.read(run).space())}
+    except (settings.StudyError, ValueError, TypeError):
+        return None
 
 
 def ablate(args) -> int:

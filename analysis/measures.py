@@ -47,6 +47,10 @@ def read(directory: Path) -> list[Found]:
 
     Raises:
         RecordError: if the study has not come to its end.
+
+    Example:
+        >>> [(one.name, one.seeds) for one in read(study.directory)]
+        [('winner', 5), ('default', 5), ('sequential', 5), ('joint', 5)]
     """
     tables, best = reading.read(directory), reading.best(directory)
     ended = tables.trials.query("role == 'final' and status == 'completed'")

@@ -179,8 +179,16 @@ def canvas(generated: Generated) -> np.ndarray:
     return tiles
 
 
-def sample_grid(generated: Generated, title: str, file: Path) -> None:
-    """Draw what each class looks like after each task, as a PNG."""
+class Mosaic(NamedTuple):
+    """The tiles of a sample grid as one image, and where its rows and groups lie."""
+
+    image: np.ndarray  # (height, width, 3) in [0, 1]
+    rows: list[float]  # the middle of each class
+    groups: list[float]  # the middle of each group
+
+
+def mosaic(generated: Generated) -> Mosaic:
+    """What each class looks like after each task: ``canvas``, put together."""
     tiles = canvas(generated)
     rows, groups, columns, height, width, _ = tiles.shape
     gap = max(1, width // 8)  # between examples; three times as much between groups
@@ -189,17 +197,32 @@ def sample_grid(generated: Generated, title: str, file: Path) -> None:
     for row, group, column in np.ndindex(rows, groups, columns):
         top, left = row * (height + gap), group * stride + column * step
         image[top : top + height, left : left + width] = tiles[row, group, column]
+    centre = (columns * step - gap) / 2 - 0.5
+    return Mosaic(
+        image,
+        [row * (height + gap) + height / 2 - 0.5 for row in range(rows)],
+        [group * stride + centre for group in range(groups)],
+    )
 
+
+def names_of(generated: Generated) -> tuple[list[str], list[str]]:
+    """What the rows and the groups of a sample grid are called."""
+    tasks = range(len(generated.tasks))
+    classes = [generated.class_names[c] for c in generated.learned_in]
+    return classes, ["real", *(f"after task {t}" for t in tasks)]
+
+
+def sample_grid(generated: Generated, title: str, file: Path) -> None:
+    """Draw what each class looks like after each task, as a PNG."""
+    image, rows, groups = mosaic(generated)
     ratio = image.shape[0] / image.shape[1]
-    across = max(6.0, 1.6 * groups)
+    across = max(6.0, 1.6 * len(groups))
     figure = Figure(figsize=(across, 0.9 * across * ratio + 0.8), layout="constrained")
     axes = figure.subplots()
     axes.imshow(image, interpolation="nearest")
-    centre = (columns * step - gap) / 2 - 0.5
-    titles = ["real", *(f"after task {t}" for t in range(groups - 1))]
-    axes.set_xticks([group * stride + centre for group in range(groups)], titles)
-    names = [generated.class_names[c] for c in generated.learned_in]
-    axes.set_yticks([row * (height + gap) + height / 2 - 0.5 for row in range(rows)], names)
+    classes, titles = names_of(generated)
+    axes.set_xticks(groups, titles)
+    axes.set_yticks(rows, classes)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -227,21 +250,31 @@ def mapped(groups: Sequence[Examples], seed: int = 0) -> list[np.ndarray]:
     return np.split(found, np.cumsum([len(group.x) for group in groups])[:-1])
 
 
-def feature_map(generated: Generated, title: str, file: Path) -> None:
-    """Draw real and replayed examples in the plane, replayed when learned and at the end."""
-    born = generated.learned_in
-    order, last = list(born), generated.tasks[-1]
-    most = max(1, MOST // (3 * len(order)))  # of a class in a group
+def groups_of(generated: Generated, most: int = MOST) -> list[Examples]:
+    """What a map shows: real examples, replayed ones of each class just after it was learned, and
+    replayed ones after the last task.
+
+    Args:
+        generated: what a trial replays.
+        most: examples in all, the first ones of each class.
+    """
+    born, last = generated.learned_in, generated.tasks[-1]
+    each = max(1, most // (3 * len(born)))  # of a class in a group
 
     def few(examples: Mapping[int, np.ndarray]) -> Examples:
-        x = np.concatenate([examples[c][:most] for c in order])
-        return Examples(x, np.concatenate([[c] * len(examples[c][:most]) for c in order]))
+        x = np.concatenate([examples[c][:each] for c in born])
+        return Examples(x, np.concatenate([[c] * len(examples[c][:each]) for c in born]))
 
-    groups = [
-        few({c: generated.real.of(c) for c in order}),
+    return [
+        few({c: generated.real.of(c) for c in born}),
         few({c: generated.tasks[t].of(c) for c, t in born.items()}),
-        few({c: last.of(c) for c in order}),
+        few({c: last.of(c) for c in born}),
     ]
+
+
+def feature_map(generated: Generated, title: str, file: Path) -> None:
+    """Draw real and replayed examples in the plane, replayed when learned and at the end."""
+    order, groups = list(generated.learned_in), groups_of(generated)
     points = mapped(groups)
     colours = class_colours(len(order))
     figure = Figure(figsize=(12, 6.6), layout="constrained")

@@ -9,6 +9,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
+from analysis.reading import Study, label_of_winner
 from analysis.statistics import Interval, mean_interval
 
 HEADER = (
@@ -60,15 +61,15 @@ def final_table(rows: Sequence[Contender]) -> Table:
     Raises:
         ValueError: if a contender has no seed, other than equally many values, or one not finite.
     """
-    header, *grid = _grid(rows)
-    table = plain("Final comparison", _caption(rows))
+    header, *body = grid(rows)
+    table = plain("Final comparison", caption(rows))
     for i, name in enumerate(header):
         # In a narrow terminal names wrap, numbers do not; headers always do, before names have to.
         name = name.replace(" accuracy", "\naccuracy").replace(" variance", "\nvariance")
         name = name.replace("forgetting, ", "forgetting,\n")
-        widest = max((len(cells[i]) for cells in grid), default=0)
+        widest = max((len(cells[i]) for cells in body), default=0)
         table.add_column(name, justify="right", min_width=widest) if i else table.add_column(name)
-    for cells in grid:
+    for cells in body:
         table.add_row(*map(escape, cells))
     return table
 
@@ -79,23 +80,42 @@ def final_markdown(rows: Sequence[Contender]) -> str:
     Raises:
         ValueError: as ``final_table``.
     """
-    grid = [[cell.replace("|", r"\|") for cell in cells] for cells in _grid(rows)]
-    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+    return as_markdown(grid(rows), caption(rows))
+
+
+def as_markdown(grid: Sequence[Sequence[str]], caption: str) -> str:
+    """A table, header first, as Markdown, and its caption below it.
+
+    Example:
+        >>> print(as_markdown([["method", "%"], ["er", "92.6"]], "three seeds"))
+        | method |    % |
+        | ------ | ---: |
+        | er     | 92.6 |
+        <BLANKLINE>
+        three seeds
+        <BLANKLINE>
+    """
+    escaped = [[cell.replace("|", r"\|") for cell in cells] for cells in grid]
+    widths = [max(map(len, column)) for column in zip(*escaped, strict=True)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = [
         " | ".join(
             cell.rjust(width) if i else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
-        for row in [grid[0], rule, *grid[1:]]
+        for row in [escaped[0], rule, *escaped[1:]]
     ]
-    return "\n".join(f"| {line} |" for line in lines) + f"\n\n{_caption(rows)}\n"
+    return "\n".join(f"| {line} |" for line in lines) + f"\n\n{caption}\n"
 
 
 def per_cent(values: Sequence[float]) -> str:
     """Fractions over seeds as ``87.3 ± 1.2``, in per cent.
 
     One seed has no interval, ``87.3 ± n/a``; no value at all is ``n/a``.
+
+    Example:
+        >>> per_cent([0.8, 0.9, 1.0])
+        '90.0 ± 24.8'
     """
     if not len(values):
         return "n/a"
@@ -115,12 +135,13 @@ def _measures(rows: Sequence[Contender]) -> list[str]:
     return [name for name in QUALITY if any(name in row.quality for row in rows)]
 
 
-def _caption(rows: Sequence[Contender]) -> str:
+def caption(rows: Sequence[Contender]) -> str:
+    """What the columns are."""
     return "; ".join([CAPTION, *(QUALITY[name][1] for name in _measures(rows))])
 
 
-def _grid(rows: Sequence[Contender]) -> list[list[str]]:
-    """Header and cells."""
+def grid(rows: Sequence[Contender]) -> list[list[str]]:
+    """Header and cells, as text."""
     grid = [list(HEADER), *map(_cells, rows)]
     for name in reversed(_measures(rows)):
         column = [QUALITY[name][0], *(per_cent(row.quality.get(name, [])) for row in rows)]
@@ -143,3 +164,42 @@ def _cells(row: Contender) -> list[str]:
         decimal(int(max(row.memory_bytes))),
         f"{sum(row.seconds) / seeds:.1f}",
     ]
+
+
+def of_study(study: Study) -> list[Contender]:
+    """What a study ends with, read back from its record: the rows of the final table.
+
+    A seed on which a contender diverged has accuracy 0 and no forgetting, as in ``best.yaml``.
+
+    Args:
+        study: with a winner.
+
+    Example:
+        >>> [one.name for one in of_study(study)]
+        ['winner (trial 1)', 'default', 'sequential (floor)', 'joint (ceiling)']
+    """
+    best = study.best or {}
+    metric, winner = study.settings.get("metric"), label_of_winner(best)
+    measure = metric if metric in QUALITY else "cas"
+    final = study.trials.query("role == 'final'").sort_values("seed")
+    tested = study.accuracy[study.accuracy.split == "test"].groupby("trial_id").accuracy.mean()
+    rows = []
+    for name, plain in best["comparison"].items():
+        own = final[final.label == (winner if name == "winner" else name)]
+        joint = plain["per_seed_test_joint_accuracy"]
+        kept = own.forgetting
+        of_search = "" if plain["trial"] is None else f" (trial {plain['trial']})"
+        whose = {"sequential": " (floor)", "joint": " (ceiling)"}.get(name, of_search)
+        per_seed = plain.get(f"per_seed_test_{measure}")
+        rows.append(
+            Contender(
+                name + whose,
+                [float(joint[seed]) for seed in own.seed],
+                tested.reindex(own.trial_id).fillna(0.0).tolist(),
+                [] if kept.isna().any() else kept.tolist(),
+                own.memory_bytes.fillna(0).astype(int).tolist(),
+                own.seconds.fillna(0.0).tolist(),
+                {measure: [float(per_seed[seed]) for seed in own.seed]} if per_seed else {},
+            )
+        )
+    return rows

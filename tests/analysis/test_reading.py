@@ -2,11 +2,14 @@
 
 import duckdb
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+import yaml
 
+import analysis
 from analysis import schema
 from analysis.log import RecordError
-from analysis.reading import matrix, read
+from analysis.reading import load, matrix, read
 from analysis.store import Record
 from tests.analysis.test_store import COLUMNS, EXAMPLES, FILES, ROWS, learn
 
@@ -78,3 +81,50 @@ def test_matrix_of_an_unknown_trial(tmp_path):
     Record(tmp_path, "s").close()
     with pytest.raises(ValueError, match="trial 5 has no accuracy on the test split"):
         matrix(read(tmp_path).accuracy, 5, "test")
+
+
+def test_a_study_is_read_whole_by_one_call(tmp_path):
+    with Record(tmp_path, "s") as record:
+        learn(record, 0)
+        record.finish(0, {"lr": 0.1}, **COLUMNS)
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({"name": "s", "sampler": "tpe"}))
+    study = analysis.load(str(tmp_path))
+    assert isinstance(study, analysis.Study) and study.best is None
+    assert (study.directory, study.name, study.settings["sampler"]) == (tmp_path, "s", "tpe")
+    assert [len(t) for t in study[4:]] == [1, 6, 3, 12]
+    (tmp_path / "best.yaml").write_text(yaml.safe_dump({"trial": 0, "config": {"lr": 0.1}}))
+    assert load(tmp_path).best == {"trial": 0, "config": {"lr": 0.1}}
+    with pytest.raises(AttributeError, match="no attribute 'lod'"):
+        _ = analysis.lod
+
+
+def test_columns_that_an_older_record_lacks_are_null(tmp_path):
+    with Record(tmp_path, "s") as record:
+        record.finish(0, {}, **COLUMNS)
+    path = tmp_path / "trials.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns(["finished", "attributes", "lanes"]), path)
+    trials = read(tmp_path).trials
+    assert trials[["finished", "attributes", "lanes"]].isna().all(axis=None)
+    assert trials.finished.dtype.kind == "M"
+    pq.write_table(table.drop_columns(["status"]), path)
+    with pytest.raises(RecordError, match=r"trials.parquet is no record of a study: .* no status"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, r"no study in .* name the folder that a search printed"),
+        ({"comparison.yaml": "studies: []"}, "in folders of it: name one of them"),
+        ({"study.yaml": "[1, 2]"}, "study.yaml is not the settings of a study"),
+        ({"study.yaml": "a: [1"}, "study.yaml cannot be read"),
+        ({"study.yaml": "name: s"}, "trials.parquet is missing"),
+    ],
+)
+def test_what_is_no_study_is_refused_in_one_line(tmp_path, files, message):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(RecordError, match=message) as caught:
+        load(tmp_path)
+    assert "\n" not in str(caught.value)

@@ -23,7 +23,6 @@ import trainables
 from search_spaces._common import trainable_embedder
 from search_spaces._tree import Held
 from trainables.engine.errors import unknown
-from trainables.engine.method import configure
 
 
 class StudyError(Exception):
@@ -70,6 +69,8 @@ class Study(NamedTuple):
     def default(self) -> dict[str, Any]:
         """The configuration that is tried first: the space's, with the method's own values where it
         has none."""
+        from trainables.engine.method import configure  # imports torch
+
         shape, hyper = configure(self.module, search_spaces.load(self.method).DEFAULT)
         return self.space()(FixedTrial(shape._asdict() | hyper._asdict()))
 
@@ -104,6 +105,8 @@ def check_fixed(study: Study) -> None:
     Raises:
         ValueError: for an unknown name or a value of another kind, in one line.
     """
+    from trainables.engine.method import configure  # imports torch
+
     shape, hyper = configure(study.module, study.fixed)
     own = study.module.Shape()._asdict() | study.module.Hyper()._asdict()
     for name, value in (shape._asdict() | hyper._asdict()).items():

@@ -1,0 +1,233 @@
+"""A study's answer in three sentences: what was found, how it stands, whether to believe it."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from analysis import look
+from analysis.parameters import of_search, scored
+from analysis.reading import Study, label_of_winner
+from analysis.statistics import Interval, mean_interval
+
+FEW = 5  # seeds below which an interval says little
+IDLE = 0.1  # of the variance, at most what a knob explains that may as well be held
+FAR = 0.03  # a gap between validation and test data beyond which the choice looks lucky
+
+
+def sentences(study: Study) -> list[str]:
+    """Three sentences, generated from the record; fewer where there is less to say.
+
+    Args:
+        study: at any moment of its life.
+
+    Example:
+        >>> print(sentences(study)[0])  # doctest: +ELLIPSIS
+        Use trial 1: it reaches 80.2 % (95 % interval 78.9 to 81.6, 5 seeds) joint accuracy ...
+    """
+    if study.best is None:
+        return unfinished(study)
+    return [found(study.best), standing(study), trust(study)]
+
+
+def found(best: Mapping[str, Any]) -> str:
+    """What the search found, and how much better it is than the default."""
+    judged = best["judged_by"]
+    what = f"{look.name(judged.removeprefix('test_'))} on test data"
+    reached = ranged(as_interval(best["comparison"]["winner"][judged]))
+    if best["trial"] is None:
+        return (
+            f"Keep the default: it reaches {reached} {what}, and nothing that the search found beat"
+            " it on validation data."
+        )
+    gain = as_interval(best["gain_over_default"])
+    return f"Use trial {best['trial']}: it reaches {reached} {what}, {difference(gain)}."
+
+
+def difference(gain: Interval) -> str:
+    """The gain over the default in points, and whether it is one."""
+    points = f"{100 * gain.mean:+z.1f} points over the default".replace("-", "−")
+    if gain.n < 2:
+        return f"{points} on one seed, which says nothing about chance"
+    low, high = (f"{100 * x:+z.1f}".replace("-", "−") for x in (gain.low, gain.high))
+    told = f"{points} (95 % interval {low} to {high}, paired over {gain.n} seeds)"
+    if gain.low > 0:
+        return told
+    return f"{told}, which {'is worse' if gain.high < 0 else 'may be chance'}"
+
+
+def standing(study: Study) -> str:
+    """Where the winner lies between fine-tuning and training on everything at once, and what it
+    forgets."""
+    best = study.best or {}
+    compared, judged = best["comparison"], best["judged_by"]
+    own = study.trials[
+        (study.trials.role == "final") & (study.trials.label == label_of_winner(best))
+    ]
+    lost = own.forgetting.dropna()
+    forgets = ""
+    if len(lost):
+        forgets = f"it forgets {ranged(mean_interval(lost.to_numpy()))} on validation data"
+    ends = [compared.get(name, {}).get("test_joint_accuracy") for name in ("sequential", "joint")]
+    if None in ends:
+        said = f"; {forgets}" if forgets else ""
+        return f"Floor and ceiling were not trained, so nobody knows how good that is{said}."
+    floor, ceiling = (as_interval(end).mean for end in ends)
+    scale = (
+        f"In joint accuracy, plain fine-tuning reaches {100 * floor:.1f} % and training on"
+        f" everything at once {100 * ceiling:.1f} %"
+    )
+    if judged == "test_joint_accuracy" and ceiling > floor:
+        share = (as_interval(compared["winner"][judged]).mean - floor) / (ceiling - floor)
+        scale += f", so the winner closes {100 * share:.0f} % of the gap between them"
+    return f"{scale}; {forgets}." if forgets else f"{scale}."
+
+
+def trust(study: Study) -> str:
+    """Whether to believe it: how it was chosen, and what speaks against it."""
+    best, doubts = study.best or {}, []
+    metric = study.settings.get("metric", "joint_accuracy")
+    chosen = as_interval(best["candidates"][label_of_winner(best)])
+    tried = int((study.trials.role == "search").sum())
+    judged = best["judged_by"]
+    said = (
+        f"It was chosen from {look.count(tried, 'trial')} for {100 * chosen.mean:.1f} %"
+        f" {look.name(metric)} on validation data, a mean over {look.count(chosen.n, 'fresh seed')}"
+    )
+    if judged.removeprefix("test_") == metric:
+        gap = chosen.mean - as_interval(best["comparison"]["winner"][judged]).mean
+        side = "above" if gap > 0 else "below"
+        said += f", {100 * abs(gap):.1f} points {side} test data"
+        if gap > FAR:
+            doubts.append("the choice looks lucky, since test data does not bear it out")
+    if chosen.n < FEW:
+        doubts.append(f"{look.count(chosen.n, 'seed')} are few")
+    if best["protocol"] == "end_of_stream":
+        doubts.append("the search saw the class order and the data set that are reported")
+    if best.get("test_opened", 1) > 1:
+        doubts.append(f"test data was opened {best['test_opened']} times")
+    if tried < int(best["trials"]):
+        doubts.append(f"only {tried} of {best['trials']} trials have ended")
+    return f"{said}; bear in mind: {look.listed(doubts)}." if doubts else f"{said}."
+
+
+def unfinished(study: Study) -> list[str]:
+    """What can be said before there is a winner."""
+    search = of_search(study.trials)
+    planned = int(study.settings["trials"])
+    metric = study.settings.get("metric", "joint_accuracy")
+    statuses = search.status.value_counts()
+    told = ", ".join(f"{n} {status}" for status, n in statuses.items())
+    said = [f"No winner yet: {len(search)} of {planned} trials have ended ({told or 'none'})."]
+    ended = scored(study.trials)
+    if len(ended):
+        top = ended.to_dict("records")[int(ended.score.argmax())]
+        said.append(
+            f"So far trial {top['trial_id']} is ahead with {100 * top['score']:.1f} %"
+            f" {look.name(metric)} on validation data, on one seed, which flatters the luckiest of"
+            " many."
+        )
+    elif len(search):
+        if (search.status == "failed").all():
+            reason = search.reason.dropna().value_counts()
+            cause = f" The most common cause: {reason.index[0]}." if len(reason) else ""
+            said.append(f"Every trial has failed, so there is nothing to choose from.{cause}")
+        else:
+            said.append("No trial has come to the end of the stream.")
+    said.append(f"Go on with `python run_search.py --resume {study.directory}`.")
+    return said
+
+
+def as_interval(plain: Mapping[str, float]) -> Interval:
+    """An interval of ``best.yaml``."""
+    bounds = (float(plain[key]) for key in ("mean", "low", "high"))
+    return Interval(*bounds, n=int(plain["n"]))
+
+
+def ranged(interval: Interval) -> str:
+    """``82.2 % (95 % interval 80.9 to 83.5, 5 seeds)``."""
+    mean, low, high = (f"{100 * x:z.1f}".replace("-", "−") for x in interval[:3])
+    seeds = look.count(interval.n, "seed")
+    bounds = (
+        f"95 % interval {low} to {high}, {seeds}" if interval.n > 1 else "one seed, no interval"
+    )
+    return f"{mean} % ({bounds})"
+
+
+class Knob(NamedTuple):
+    """A hyperparameter, and what to set it to."""
+
+    name: str
+    value: Any
+    tops: str  # values of the best tenth of the trials
+    share: float  # of the score's variance that it explains alone, a fraction
+    shown_by: list[str]  # methods by which it is more than chance
+    sure: bool  # by two methods, or by one with its whole interval
+
+
+class Knobs(NamedTuple):
+    """Which hyperparameters to set with care, and which to leave alone."""
+
+    matter: list[Knob]  # more than chance by a method or two, the sure ones first
+    idle: list[Knob]  # no more than chance by either, and at most IDLE of the variance
+
+
+def knobs(study: Study, importance: pd.DataFrame, most: int = 3) -> Knobs:
+    """The answer to "which knobs should I fix, and at what?".
+
+    Args:
+        study: with completed trials.
+        importance: ``importance.importances``.
+        most: of each kind.
+
+    Returns:
+        Knobs at the winner's values, or those of the best trial while there is no winner.
+    """
+    ended = scored(study.trials)
+    names = [*dict.fromkeys(importance.name)]
+    top = ended.nlargest(max(5, len(ended) // 10), "score")
+    own = study.best["config"] if study.best else {}
+    if study.best is None and len(top):
+        row = top.to_dict("records")[0]
+        own = {name: row.get(f"config.{name}") for name in names}
+    share, most_of = {}, {}
+    shown, sure = defaultdict(list), set()
+    for row in importance.to_dict("records"):  # fANOVA last
+        name = row["name"]
+        share[name], most_of[name] = row["mean"], row["high"]
+        if row["mean"] > row["noise"]:
+            shown[name].append(row["method"])
+        if row["low"] > row["noise"] or len(shown[name]) > 1:
+            sure.add(name)
+    has = [name for name in share if own.get(name) is not None and own[name] == own[name]]
+
+    def knob(name: str) -> Knob:
+        values = pd.Series(top[f"config.{name}"]).dropna()
+        return Knob(name, own[name], among(values), share[name], shown[name], name in sure)
+
+    matter = sorted((n for n in has if shown[n]), key=lambda n: (n not in sure, -share[n]))
+    idle = sorted((n for n in has if not shown[n] and most_of[n] <= IDLE), key=most_of.__getitem__)
+    return Knobs([knob(name) for name in matter[:most]], [knob(name) for name in idle[:most]])
+
+
+def among(values: pd.Series) -> str:
+    """The values of several trials: the middle half of numbers, the most common choice."""
+    if values.empty:
+        return "n/a"
+    if values.map(lambda value: isinstance(value, str | bool | np.bool_)).any():
+        counts = values.map(look.value).value_counts()
+        return f"{counts.index[0]} ({counts.iloc[0]} of {len(values)})"
+    low, high = (look.value(float(end)) for end in values.astype(float).quantile([0.25, 0.75]))
+    return low if low == high else f"{low} to {high}"
+
+
+def search_with(study: Study, fixed: Sequence[Knob]) -> str:
+    """The command that searches again with hyperparameters held."""
+    settings = study.settings
+    words = ["python run_search.py", f"--method {settings['method']}"]
+    words.append(f"--benchmark {settings.get('benchmark', 'split_digits')}")
+    if settings.get("scenario", "class") != "class":
+        words.append(f"--scenario {settings['scenario']}")
+    return " ".join([*words, *(f"--fix {knob.name}={look.value(knob.value)}" for knob in fixed)])

@@ -65,12 +65,14 @@ def test_a_clean_study_has_nothing():
     assert findings(ended(), SPACE) == []
 
 
-def trials_at_the_edge():
+def trials_at_the_edge(flip=False):
     trials = search()
     for trial in trials:  # the nearer to 1, the better
         trial["score"] = trial["config"]["lr"] - 0.2 * abs(trial["config"]["tau"] - 0.5)
     best = max(range(60), key=lambda n: trials[n]["score"])
     trials[5], trials[best] = trials[best], trials[5]
+    for trial in trials if flip else ():
+        trial["config"]["lr"] = 1 - trial["config"]["lr"]
     return [t | {"finished": BEGAN + timedelta(hours=n)} for n, t in enumerate(trials)]
 
 
@@ -119,6 +121,7 @@ CASES = {
     ),
     "much of the search was random": lambda: ended(search(20)),
     "the best trials lie at the upper end of lr": lambda: ended(trials_at_the_edge()),
+    "the best trials lie at the lower end of lr": lambda: ended(trials_at_the_edge(flip=True)),
     "of 3 parameters are not shown": lambda: ended(with_dead()),
     "the best trials do not differ by more than chance": lambda: ended(
         extra=final("trial 4", [0.7, 0.9, 0.8, 0.95, 0.6])

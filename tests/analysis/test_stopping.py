@@ -1,12 +1,16 @@
 """Rungs and control trials of hand-made searches, and the scheduler itself."""
 
+import inspect
+
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from analysis import stopping
 from tests.analysis.studies import study
 from trainables.engine import metrics
+from trainables.ray import scheduler
 from trainables.ray.scheduler import make_scheduler
 
 
@@ -18,19 +22,19 @@ def walk(rng, quality, tasks=4):
 def searched(count=40, seed=0, **settings):
     """A search as the scheduler leads it, one trial after the other."""
     rng = np.random.default_rng(0)
-    scheduler = make_scheduler("median", metric="m", tasks=4, seed=seed)
+    led = make_scheduler("median", metric="m", tasks=4, seed=seed)
     trials, matrices = [], {}
     for n in range(count):
         matrix = walk(rng, rng.random())
         trial = {"tasks_learned": 4, "score": float(np.mean(matrix[3]))}
         for task in range(2, 4):
             value = float(metrics.retained_accuracy(np.array(matrix)[:task, :task]))
-            if reason := scheduler.judge(n, task, value):
+            if reason := led.judge(n, task, value):
                 trial = {"tasks_learned": task, "status": "stopped", "reason": reason}
                 break
         trials.append(trial)
         matrices[n] = matrix[: trial["tasks_learned"]]
-    return study(trials, matrices, seed=seed, **settings), scheduler
+    return study(trials, matrices, seed=seed, **settings), led
 
 
 def test_values_are_what_the_scheduler_compares():
@@ -86,22 +90,27 @@ def test_the_interval_of_a_correlation_covers():
 
 
 def test_controls_are_those_of_the_scheduler():
+    defaults = inspect.signature(make_scheduler).parameters
+    assert defaults["control_share"].default == stopping.CONTROL_SHARE
+    assert 1 / defaults["reduction_factor"].default == stopping.KEEP
+    assert (scheduler.PEERS, scheduler.CONTROL) == (stopping.PEERS, stopping.CONTROL)
     for seed in (0, 3):
-        made, scheduler = searched(60, seed)
-        controls = [n for n in range(60) if scheduler.is_control(n)]
+        made, led = searched(60, seed)
+        controls = [n for n in range(60) if led.is_control(n)]
         assert [n for n in range(60) if stopping.is_control(made, n)] == controls != []
         assert stopping.regret(made).controls == controls
 
 
-def test_regret_is_what_the_doomed_controls_reached():
+@pytest.mark.parametrize("seed", [3, 5, 8])
+def test_regret_is_what_the_doomed_controls_reached(seed):
     """Trials arrive by number here, so that the rule is the scheduler's own."""
-    made, scheduler = searched(60, 3)
-    judged = make_scheduler("median", metric="m", tasks=4, seed=3, control_share=0.0)
+    made, led = searched(60, seed)
+    judged = make_scheduler("median", metric="m", tasks=4, seed=seed, control_share=0.0)
     values, doomed = stopping.rung_values(made), set()
     for n in range(60):
         for task in (2, 3):
             value = values.loc[n, task]
-            if np.isfinite(value) and judged.judge(n, task, value) and scheduler.is_control(n):
+            if np.isfinite(value) and judged.judge(n, task, value) and led.is_control(n):
                 doomed.add(n)
     found = stopping.regret(made)
     assert found.doomed == sorted(doomed) != []
@@ -114,6 +123,13 @@ def test_regret_is_what_the_doomed_controls_reached():
     made.trials.loc[made.trials.trial_id == lucky, "score"] = best + 0.1
     again = stopping.regret(made)
     assert (again.beat, again.share) == (1, 1 / m) and again.loss == pytest.approx(0.1)
+
+
+def test_a_trial_falls_behind_below_the_median_of_five_before_it():
+    values = pd.DataFrame({2: [0.1, 0.2, 0.3, 0.4, 0.5, 0.29, 0.3, 0.9, np.nan]})
+    below = [n for n in range(9) if stopping._below(values, 2, n)]
+    assert below == [5]
+    assert not stopping._below(values.iloc[1:], 2, 5)  # of four nothing is said
 
 
 def test_without_controls_nothing_is_claimed():

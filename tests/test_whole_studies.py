@@ -125,7 +125,7 @@ def check(folder: Path, trials: int) -> pd.DataFrame:
     on_test = tables.accuracy[tables.accuracy.split == "test"]
     assert set(on_test.trial_id) <= set(tables.trials[tables.trials.role == "final"].trial_id)
     files = {name: str(folder / f"{name}.parquet") for name in ("trials", "accuracy", "losses")}
-    measures = {"task_accuracy", "zero_shot_accuracy", "untrained_accuracy"}
+    measures = {"task_accuracy", "zero_shot_accuracy", "untrained_accuracy", "learning_curve_area"}
     assert set(tables.quality.measure) == measures  # no method here generates
     for name, file in files.items():
         ((count,),) = duckdb.sql(f"select count(*) from '{file}'").fetchall()

@@ -132,6 +132,7 @@ def made_up(n, seed):
     return Data(x, x[:, 0] + 0.4 * x[:, 1] + 0.1 * rng.normal(size=n), ranges)
 
 
+@pytest.mark.slow
 def test_intervals_cover_and_noise_is_told_from_effects():
     """The truth of an interval is the mean over repeated searches of its size."""
     found = [importance.of_data(made_up(40, seed), seed) for seed in range(6)]

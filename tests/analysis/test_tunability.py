@@ -1,18 +1,12 @@
 """The expected best of n against enumeration, closed forms and coverage; fronts against pairs."""
 
-import doctest
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import tunability
 from analysis.tunability import expected_best, pareto_front
-
-
-def test_examples_in_the_docstrings():
-    assert doctest.testmod(tunability) == (0, 1)
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 7])

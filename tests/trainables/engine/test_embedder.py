@@ -143,7 +143,7 @@ def anchor(walk, module, stream, shape, hyper):
 # ---- a method like any other ---------------------------------------------------------------------
 
 
-@each_method
+@pytest.mark.parametrize("plain", [lgm_memory, lgm_vae])  # tracing that of a GAN takes a minute
 def test_a_trial_has_the_same_numbers_alone_and_among_others(plain, blobs):
     module = in_front_of(plain)
     method, task = module.build(blobs.problem, small(module)), blobs.batch(0)

@@ -371,7 +371,8 @@ def run(args) -> int:
 
 
 def compare(folder: Path, directories: list[Path], console) -> None:
-    """The table of several studies that have ended, shown and kept."""
+    """The table of several studies that have ended, shown and kept, and a page of pictures."""
+    from analysis import load, report_comparison
     from analysis.comparison import comparison_markdown, comparison_table, read
     from analysis.log import writing
 
@@ -380,6 +381,10 @@ def compare(folder: Path, directories: list[Path], console) -> None:
         (folder / "comparison.md").write_text(comparison_markdown(entries, trials))
     console.print(comparison_table(entries, trials))
     console.print(f"Table: {folder / 'comparison.md'}", soft_wrap=True, markup=False)
+    page = folder / "report.html"
+    with writing(page):
+        page.write_text(report_comparison.report([load(d) for d in directories]), "utf-8")
+    console.print(f"Report: {page}", soft_wrap=True, markup=False)
 
 
 def search_and_choose(args, study, directory: Path, console) -> None:
@@ -405,6 +410,8 @@ def search_and_choose(args, study, directory: Path, console) -> None:
             raise settings.StudyError(f"{error} (see {directory / 'trials.parquet'})") from error
     console.print(final_table(rows))
     console.print(answer, soft_wrap=True, markup=False)
+    report = f"python -m analysis report {shlex.quote(str(directory))}"
+    console.print(f"In pictures: {report}", soft_wrap=True, markup=False)
 
 
 def show_plan(study, directory: Path, stream, console) -> None:

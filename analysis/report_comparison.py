@@ -154,8 +154,10 @@ def tuning(stream: Stream, order: Sequence[str]) -> Section | None:
     metrics = {str(s.settings.get("metric", "joint_accuracy")) for s in stream.studies.values()}
     if not curves or len(metrics) > 1:
         return None
+    few, many = min(counts), max(counts)
+    trials = f"{few:,}" if few == many else f"{few:,} to {many:,}"
     behind = (
-        f"expected best validation score of n of {min(counts):,} to {max(counts):,} search trials"
+        f"expected best validation score of n of {trials} search trials"
         " drawn at random, up to half of them; 95 % intervals by bootstrap; one seed each"
     )
     drawn = figures.tunability(curves, metrics.pop(), order, behind)

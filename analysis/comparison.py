@@ -16,6 +16,7 @@ from analysis.statistics import paired_difference
 from analysis.tables import as_markdown, per_cent, plain
 
 SAME = ("benchmark", "scenario", "protocol", "trials")  # of best.yaml: what makes it fair
+ALIKE = ("embedder", "attributes", "tasks", "memory")  # likewise, of study.yaml
 HEADER = (
     "method",
     "tuned, %",
@@ -124,6 +125,7 @@ def streams(studies: Sequence[reading.Study]) -> list[Stream]:
     groups: dict[tuple, list[reading.Study]] = {}  # also by who began it: seeds may be others
     for study in studies:
         asked = tuple((study.best or {})[name] for name in SAME)
+        asked += tuple(study.settings.get(name) for name in ALIKE)
         fits = (
             key
             for key, members in groups.items()

@@ -66,7 +66,7 @@ def sentences(studies: Sequence[Study]) -> list[str]:
     if alone:
         said.append(
             f"Not compared: {look.listed(alone)}, since no other study here has the same benchmark,"
-            " scenario, protocol, number of trials and fresh seeds."
+            " scenario, protocol, embedder, attributes, tasks, memory, number of trials and seeds."
         )
     young = [study.name for study in studies if study.best is None]
     if young:

@@ -54,6 +54,15 @@ def test_methods_are_ranked_on_seeds_or_on_benchmarks(folders, tmp_path):
     assert scores.loc["split_digits", "lgm_vae"] == pytest.approx(0.802)
 
 
+@pytest.mark.parametrize(
+    "change", [{"embedder": "base_task"}, {"attributes": "both"}, {"tasks": 3}, {"memory": 100}]
+)
+def test_what_was_set_otherwise_is_another_stream(folders, change):
+    one, other = (load(folder) for folder in folders[:2])
+    assert len(streams([one, other])) == 1
+    assert len(streams([one, other._replace(settings=other.settings | change)])) == 2
+
+
 def test_one_method_twice_goes_by_the_name_of_the_study(folders, tmp_path):
     again = ended(tmp_path / "again", "er", 0.7)
     (stream,) = streams([load(folder) for folder in (folders[0], folders[1], again)])

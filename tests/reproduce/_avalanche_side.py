@@ -27,7 +27,6 @@ from avalanche.benchmarks import nc_benchmark  # noqa: E402  # pyright: ignore
 from avalanche.training import supervised  # noqa: E402  # pyright: ignore
 from avalanche.training.determinism.rng_manager import RNGManager  # noqa: E402  # pyright: ignore
 from avalanche.training.plugins import (  # noqa: E402  # pyright: ignore
-    AGEMPlugin,
     EWCPlugin,
     ReplayPlugin,
     SupervisedPlugin,
@@ -66,19 +65,6 @@ class ExampleEWC(EWCPlugin):
         for one in found.values():
             one.data = one.data / mean
         return found
-
-
-class SharedAGEM(AGEMPlugin):
-    """A-GEM whose tasks share one memory, from which they take examples off as they come."""
-
-    def __init__(self, mem_size: int, sample_size: int):
-        super().__init__(mem_size, sample_size)
-        self.mem_size = mem_size
-
-    def update_memory(self, dataset, *args, **kwargs):
-        each = self.patterns_per_experience = self.mem_size // (len(self.buffers) + 1)
-        self.buffers = [kept.subset(list(range(each))) for kept in self.buffers]
-        super().update_memory(dataset, *args, **kwargs)
 
 
 def copy_weights(plugin: Any) -> None:
@@ -128,8 +114,6 @@ def plugin_of(method: str, own: dict[str, Any], settings: dict[str, Any]) -> Any
     if method == "er":
         store = ClassBalancedBuffer(own["mem_size"])
         return ReplayPlugin(**own, batch_size=settings["batch_size"], storage_policy=store)
-    if method == "agem" and "mem_size" in own:
-        return SharedAGEM(**own)
     return None
 
 

@@ -16,8 +16,8 @@ each task theirs is set so that the mean importance of the weights is the same i
 Where the task is not told, methods that store nothing end near 20 %, whatever they do. So the same
 networks are also asked to choose among the two classes of each example's task ("task told").
 
-Of twenty intervals of 95 % one misses by chance, and A-GEM ends anywhere between 20 and 45 %. Where
-a row says no, look again at other seeds (``--first-seed``) before believing it.
+Of twenty intervals of 95 % one misses by chance, and A-GEM ends anywhere between 20 and 45 % after
+200 updates a task. Where a row says no, look at other seeds (``--first-seed``) before believing it.
 
 Seconds are of processor time, so that other jobs on the machine count little, and of training
 alone: with the tracing of our steps, without imports and the making of data sets. Theirs runs in a
@@ -185,7 +185,9 @@ def theirs(
     return Outcome(float(average), float(told), said["seconds"]), said
 
 
-def hand_over(folder: Path, stream: Stream, test: Sequence[Split], steps: int, seeds: range) -> None:
+def hand_over(
+    folder: Path, stream: Stream, test: Sequence[Split], steps: int, seeds: range
+) -> None:
     """Write what the other side reads."""
     tasks = range(len(stream.tasks))
     train = [task.train for task in stream.tasks]

@@ -120,8 +120,9 @@ def parser() -> Parser:
     add(what, "scenario", "NAME", f"which classes compete: {names(SCENARIOS)}")
     add(what, "tasks", "N", "tasks to cut the classes into, 1 trains jointly; or of permuted "
         "and rotated images (default: the benchmark's own number)", type=positive)  # fmt: skip
-    add(what, "embedder", "NAME", "frozen features: identity (default), base_task (taught by the "
-        "first task), a network of torchvision, or one of its nodes (resnet18.layer3)")  # fmt: skip
+    add(what, "embedder", "NAME", "what a method sees: identity (default: pixels in [-1, 1]), unit "
+        "(in [0, 1]), base_task (features that the first task teaches), a network of torchvision, "
+        "or one of its nodes (resnet18.layer3)")  # fmt: skip
     add(what, "attributes", "WHO", f"who is told the class attributes: {names(ATTRIBUTES)}")
     add(what, "memory", "N", "examples that a method may store in all, where it stores any; the "
         "same for all that are compared (default: its own)", type=positive)  # fmt: skip

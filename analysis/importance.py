@@ -485,7 +485,7 @@ def slices(study: Study, name: str, space: Space | None = None) -> Slice:
     if name not in ranges:
         raise ValueError(f"expected one of {', '.join(ranges) or 'no parameter'}; got {name}")
     trials = scored(study.trials)
-    values = configurations(trials).reindex(columns=[name])[name]
+    values = trials[f"config.{name}"]
     here = values.notna().to_numpy()
     points = pd.DataFrame({
         "trial_id": trials.trial_id[here], "value": values[here],

@@ -25,7 +25,7 @@ def of_search(trials: pd.DataFrame) -> pd.DataFrame:
         >>> len(study.trials), len(of_search(study.trials))
         (60, 40)
     """
-    return trials.query("role == 'search'").sort_values(by="trial_id", ignore_index=True)
+    return trials[trials.role == "search"].sort_values(by="trial_id", ignore_index=True)
 
 
 def scored(trials: pd.DataFrame) -> pd.DataFrame:
@@ -35,8 +35,9 @@ def scored(trials: pd.DataFrame) -> pd.DataFrame:
         >>> len(of_search(study.trials)), len(scored(study.trials))
         (40, 24)
     """
-    finite = of_search(trials).assign(finite=lambda rows: np.isfinite(rows.score.astype(float)))
-    return finite.query("status == 'completed' and finite").drop(columns="finite")
+    search = of_search(trials)
+    finite = np.isfinite(search.score.to_numpy(dtype=float))
+    return search[finite & (search.status == "completed").to_numpy()]
 
 
 def configurations(trials: pd.DataFrame) -> pd.DataFrame:
@@ -67,11 +68,13 @@ def searched(trials: pd.DataFrame, space: Space | None = None) -> dict[str, Dist
         >>> searched(study.trials)["order"].choices
         ('classifier_first', 'interleaved', 'vae_first')
     """
+    if space is not None:
+        trials = trials.filter(["role", "trial_id", *(f"config.{name}" for name in space)])
     values = configurations(of_search(trials))
     if space is None:
         guessed = {str(name): _guess(column) for name, column in values.items()}
         return {name: one for name, one in guessed.items() if not one.single()}
-    return {n: _widened(one, list(values[n].dropna())) for n, one in space.items() if n in values}
+    return {n: _widened(one, values[n].dropna()) for n, one in space.items() if n in values}
 
 
 def codes(values: Iterable[Any], distribution: Distribution) -> np.ndarray:
@@ -95,7 +98,9 @@ def codes(values: Iterable[Any], distribution: Distribution) -> np.ndarray:
         # The record has JSON where choices are of several kinds.
         place = {_plain(choice): i for i, choice in reversed([*enumerate(distribution.choices)])}
         place = {_text(choice): i for choice, i in place.items()} | place
-        return np.array([place.get(_plain(v), np.nan) for v in values], dtype=float)
+        which, different = pd.factorize(pd.Series(values, dtype=object))
+        places = [*(place.get(_plain(value), np.nan) for value in different), np.nan]
+        return np.array(places, dtype=float)[which]  # the last, −1, where there is no value
     numbers = _numbers(values)
     return np.log(numbers) if distribution.log else numbers
 
@@ -126,8 +131,9 @@ def _guess(values: pd.Series) -> Distribution:
     return FloatDistribution(low, high, log=low > 0 and high / low > 10**DECADES)
 
 
-def _widened(distribution: Distribution, known: list) -> Distribution:
+def _widened(distribution: Distribution, known: pd.Series) -> Distribution:
     if isinstance(distribution, CategoricalDistribution):
+        known = known.drop_duplicates()
         found = zip(known, codes(known, distribution), strict=True)
         new = {_plain(value) for value, code in found if np.isnan(code)}
         return CategoricalDistribution([*distribution.choices, *sorted(new, key=str)])
@@ -144,6 +150,8 @@ def _widened(distribution: Distribution, known: list) -> Distribution:
 
 def _numbers(values: Iterable[Any]) -> np.ndarray:
     """``(n,)`` floats, NaN for what is missing or no number."""
+    if isinstance(values, pd.Series) and values.dtype.kind in "fiu":
+        return values.to_numpy(dtype=float)
     known = (int, float, np.number)
     return np.array([v if isinstance(v, known) else np.nan for v in values], dtype=float)
 

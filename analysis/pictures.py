@@ -171,11 +171,12 @@ def canvas(generated: Generated) -> np.ndarray:
     order, groups = list(generated.learned_in), [generated.real, *generated.tasks]
     channels, height, width = generated.real.x.shape[1:]
     tiles = np.ones((len(order), len(groups), COLUMNS, height, width, 3))
+    black = 0.0 if generated.real.x.min() >= 0 else -1.0  # of --embedder unit, of identity
     for row, label in enumerate(order):
         for column, examples in enumerate(groups):
             images = examples.of(label)[:COLUMNS].transpose(0, 2, 3, 1)  # channels last
             shown = images if channels == 3 else images[..., :1].repeat(3, -1)
-            tiles[row, column, : len(images)] = np.clip((shown + 1) / 2, 0, 1)
+            tiles[row, column, : len(images)] = np.clip((shown - black) / (1 - black), 0, 1)
     return tiles
 
 

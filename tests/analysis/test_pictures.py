@@ -70,6 +70,14 @@ def test_a_grid_has_a_row_for_each_class_in_the_order_learned(tmp_path):
         np.testing.assert_array_equal(levels[row, 2, 2:], 1)  # there are only two: white
 
 
+def test_black_is_zero_where_pixels_lie_between_zero_and_one(tmp_path):
+    write(tmp_path / "g.safetensors", IMAGE)
+    found = pictures.load(tmp_path / "g.safetensors")
+    half = [pictures.Examples((part.x + 1) / 2, part.y) for part in (found.real, *found.tasks)]
+    unit = found._replace(real=half[0], tasks=half[1:])
+    np.testing.assert_allclose(pictures.canvas(unit), pictures.canvas(found), atol=1e-6)
+
+
 def test_a_map_keeps_apart_what_is_apart():
     near, far = examples([0], VECTOR, each=20), examples([2], VECTOR, 50.0, each=20)
     a, b = pictures.mapped([pictures.Examples(*near), pictures.Examples(*far)])

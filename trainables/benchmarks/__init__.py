@@ -168,9 +168,9 @@ def load(
         data_dir: where ``MNIST/raw/*`` and ``FashionMNIST/raw/*`` are (IDX files, plain or .gz; may
             be read-only). None, or files missing there: downloaded to the user's cache folder,
             except for ``cub100``, whose files must be there (see ``cub``).
-        embedder: "identity" (pixels in [-1, 1]), "base_task" (features that the first task
-            teaches), or a torchvision classification network, "resnet18", or one of its nodes,
-            "resnet18.layer3", whose features are extracted once and kept; see ``embedders``.
+        embedder: "identity" (pixels in [-1, 1]), "unit" (in [0, 1]), "base_task" (features that the
+            first task teaches), or a torchvision classification network, "resnet18", or one of its
+            nodes, "resnet18.layer3", whose features are extracted once and kept; see ``embedders``.
         tasks: how many tasks of equal size the classes are cut into, in an order that does not
             depend on it; 1 is joint training. None: the benchmark's own number.
         attributes: which part of the method is told the class attributes: "none", "generator",
@@ -354,7 +354,7 @@ def _inputs(
         return _changed(benchmark, examples._replace(x=examples.x[rows]), t, len(groups), seed)
 
     def pixels(t: int, rows: Tensor) -> Tensor:
-        return embedders.pixels(seen(t, rows), dtype)
+        return embedders.pixels(seen(t, rows), dtype, embedders.PIXELS[embedder])
 
     if embedder in embedders.PIXELS:
         return [functools.partial(pixels, t) for t in tasks]

@@ -159,12 +159,15 @@ def test_weights_that_are_damaged(network, tmp_path, content):
     assert "\n" not in str(error.value)
 
 
-def test_identity_scales_pixels_and_keeps_vectors():
+@pytest.mark.parametrize(
+    ("name", "scaled"),
+    [("identity", [[-1, -0.5], [0, 1]]), ("unit", [[0, 0.25], [0.5, 1]])],
+)
+def test_pixels_are_scaled_and_vectors_kept(name, scaled):
     x = torch.tensor([[[0, 4], [8, 16]]], dtype=torch.uint8)
-    found = embed(Examples(x, torch.zeros(1), (), 16), "identity")
-    assert found.tolist() == [[[[-1, -0.5], [0, 1]]]]
+    assert embed(Examples(x, torch.zeros(1), (), 16), name).tolist() == [[scaled]]
     vectors = torch.tensor([[0.25, -3.0]])
-    found = embed(Examples(vectors, torch.zeros(1), ()), "identity", torch.float64)
+    found = embed(Examples(vectors, torch.zeros(1), ()), name, torch.float64)
     assert found.tolist() == vectors.tolist()
     assert found.dtype == torch.float64
 

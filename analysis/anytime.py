@@ -53,8 +53,7 @@ def drawn_at_random(study: Study) -> pd.DataFrame:
     search = of_search(study.trials)
     sampler = study.settings.get("sampler", "tpe")
     until = {"random": np.inf, "qmc": np.inf, "nsga2": GENERATION}.get(sampler, STARTUP)
-    number = search.trial_id
-    return search.assign(drawn=(number > 0) & (number < until)).query("drawn")
+    return search.loc[(search.trial_id > 0) & (search.trial_id < until)]
 
 
 def random_reference(study: Study) -> pd.DataFrame | None:

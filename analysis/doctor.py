@@ -90,7 +90,7 @@ def failures(study: Study) -> pd.DataFrame:
         0  diverged: classifier = nan       3  0.075    0.0  [11, 13, 39]
     """
     search = parameters.of_search(study.trials)
-    failed = search.query("status == 'failed'")
+    failed = search.loc[search.status == "failed"]
     reasons = failed.reason.fillna("no reason in the record").astype(str)
     causes = reasons.str.replace(r"(,? (in|after) task \d+.*)|(\s*\n.*)", "", regex=True)
     groups = failed.assign(cause=causes).groupby("cause")
@@ -157,12 +157,8 @@ def _failed(study: Study) -> list[Finding]:
 def _duplicates(study: Study) -> list[Finding]:
     """Configurations that were tried twice, which gives the same numbers twice."""
     search = parameters.of_search(study.trials)
-    values = parameters.configurations(search).astype(object)
-    values = values.where(values.notna(), None).astype(str)
-    if values.shape[1] == 0:
-        return []
-    repeated = int(values.duplicated().sum())
-    if repeated < 1:
+    repeated = int(parameters.configurations(search).duplicated().sum())
+    if not repeated:
         return []
     severity = "warning" if repeated > len(search) / 20 else "note"
     return [
@@ -281,7 +277,7 @@ def seed_spread(study: Study) -> tuple[float, int]:
     """
     role = "choice" if (study.trials.role == "choice").any() else "final"
     same = (study.trials.role == role) & (study.trials.method == study.settings.get("method"))
-    rows = study.trials.assign(same=same).query("same").dropna(subset=["score"])
+    rows = study.trials.loc[same].dropna(subset=["score"])
     groups = rows.groupby("label").score
     within = (rows.score - groups.transform("mean")) ** 2
     freedom = len(rows) - groups.ngroups
@@ -431,7 +427,7 @@ def _gap(study: Study, best: dict, compared: dict) -> list[Finding]:
     if study.settings.get("protocol", "end_of_stream") != "end_of_stream":
         return []
     won = (study.trials.role == "final") & (study.trials.label == label_of_winner(best))
-    rows = study.trials.assign(won=won).query("won").dropna(subset=["joint_accuracy"])
+    rows = study.trials.loc[won].dropna(subset=["joint_accuracy"])
     validation = dict(zip(rows.seed.astype(int), rows.joint_accuracy.astype(float), strict=True))
     test = _per_seed(compared, "winner")
     shared = [seed for seed in test if seed in validation]

@@ -40,7 +40,8 @@ FEWEST_ON_TOP = 5
 GRID = 50  # places on which PED-ANOVA compares densities
 MOST = 300  # trials at most that a forest is grown on
 TREES, FEW_TREES = 64, 8  # of the forest that counts, of those that say how sure it is
-RESAMPLES, REGROWN, SHUFFLES = 50, 15, 19  # of PED-ANOVA; of the forest
+RESAMPLES, REGROWN = 50, 10  # of PED-ANOVA; of the forest
+SHUFFLES, COPIES = 10, 2  # of the forest; of each kind of parameter in one of them
 PAIRS_OF = 6  # parameters, those of the largest main effects, whose interactions are looked at
 BINS = 8
 
@@ -96,7 +97,7 @@ def importances(study: Study, space: Space | None = None, seed: int = 0) -> pd.D
           a conditional parameter is judged within the trials that have it.
         - ``low``, ``high``: 95 % interval, ``mean`` ± t times the spread over bootstrap resamples
           of the trials (of fANOVA with a small forest of another seed each).
-        - ``noise``: what 19 of 20 parameters of the same kind (numbers, or choices of as many
+        - ``noise``: what some 19 of 20 parameters of the same kind (numbers, or choices of as many
           values) stay below where their values are dealt out anew to the trials, while all others
           keep theirs. A ``mean`` that does not exceed it shows nothing.
         - ``trials``: that have the parameter, ``of`` so many. fANOVA draws 300 if there are more.
@@ -258,9 +259,14 @@ class Boxes(NamedTuple):
 
 
 def fanova(
-    x: np.ndarray, y: np.ndarray, ends: np.ndarray, trees: int = TREES, seed: int = 0
+    x: np.ndarray,
+    y: np.ndarray,
+    ends: np.ndarray,
+    trees: int = TREES,
+    seed: int = 0,
+    columns: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """``(d,)`` shares of the variance of y over a box that each column explains alone.
+    """``(c,)`` shares of the variance of y over a box that each column explains alone.
 
         V_j / V,   V_j = Var_{x_j} E[ŷ | x_j],   V = Var ŷ
 
@@ -272,20 +278,21 @@ def fanova(
         y: ``(n,)``.
         ends: ``(d, 2)``, the box.
         trees, seed: of the forest.
+        columns: c of them, or None for all.
     """
-    shares = []
+    shares, asked = [], range(len(ends)) if columns is None else columns
     for tree in grow(x, y, ends, trees, seed):
         weights, variance = _weights(tree, ends)
         if variance > 0:
-            marginals = (_marginal(tree, weights, ends, j) for j in range(len(ends)))
+            marginals = (_marginal(tree, weights, ends, j) for j in asked)
             shares.append([_variance(*one) / variance for one in marginals])
-    return np.mean(shares, axis=0) if shares else np.zeros(len(ends))
+    return np.mean(shares, axis=0) if shares else np.zeros(len(asked))
 
 
 def grow(x: np.ndarray, y: np.ndarray, ends: np.ndarray, trees: int, seed: int) -> list[Boxes]:
     """The trees of a random forest, as boxes. Arguments as for ``fanova``."""
-    forest = RandomForestRegressor(trees, max_depth=64, random_state=seed).fit(x, y)
-    return [_boxes(estimator.tree_, ends) for estimator in forest.estimators_]
+    fitted = RandomForestRegressor(trees, max_depth=64, random_state=seed).fit(x, y)
+    return [_boxes(estimator.tree_, ends) for estimator in fitted.estimators_]
 
 
 def _boxes(tree, ends: np.ndarray) -> Boxes:
@@ -342,24 +349,28 @@ def _fanova_rows(known: Data, rng: np.random.Generator) -> list[tuple]:
             used = rng.choice(used, MOST, replace=False)
         shared = np.asarray(present[used].all(axis=0))
         x, y, ends = known.x[np.ix_(used, shared)], known.score[used], every[shared]
-        share = fanova(x, y, ends, TREES, _seed(rng))
+        own = np.flatnonzero(mine[shared]).tolist()
+        share = fanova(x, y, ends, TREES, _seed(rng), own)
         resampled, shuffled = [], []
         for _ in range(REGROWN):
             chosen = rng.integers(len(used), size=len(used))
-            resampled.append(fanova(x[chosen], y[chosen], ends, FEW_TREES, _seed(rng)))
-        kinds = _kinds(compress(known.ranges.values(), list(shared)))
-        for _ in range(SHUFFLES):  # a column of each kind, shuffled, beside all the true ones
-            copied = [rng.choice(np.flatnonzero(kinds == kind)) for kind in np.unique(kinds)]
+            resampled.append(fanova(x[chosen], y[chosen], ends, FEW_TREES, _seed(rng), own))
+        kinds = _kinds(compress(known.ranges.values(), list(mine)))
+        different = np.unique(kinds)
+        for _ in range(SHUFFLES):  # columns of each kind, shuffled, beside all the true ones
+            alike = [
+                [j for j, kind in zip(own, kinds, strict=True) if kind == k] for k in different
+            ]
+            copied = np.ravel([rng.choice(columns, COPIES) for columns in alike])
             dealt = np.hstack([x, rng.permuted(x[:, copied], axis=0)])
-            both = fanova(dealt, y, np.vstack([ends, ends[copied]]), FEW_TREES, _seed(rng))
-            shuffled.append(both[len(ends) :])
-        highest = dict(zip(np.unique(kinds), np.max(shuffled, axis=0), strict=True))
-        noise = np.array([highest[kind] for kind in kinds])
+            box, last = np.vstack([ends, ends[copied]]), range(len(ends), dealt.shape[1])
+            shuffled.append(fanova(dealt, y, box, FEW_TREES, _seed(rng), last))
+        highest = np.reshape(shuffled, (SHUFFLES, -1, COPIES)).max(axis=(0, 2))
+        noise = dict(zip(different, highest, strict=True))
         low, high = _interval(share, np.array(resampled))
-        for i, j in enumerate(np.flatnonzero(shared)):
-            if mine[j]:
-                own = share[i], low[i], high[i], noise[i]
-                rows.append((names[j], FANOVA, *own, count, len(known.score)))
+        for i, j in enumerate(np.flatnonzero(mine)):
+            found = share[i], low[i], high[i], noise[kinds[i]]
+            rows.append((names[j], FANOVA, *found, count, len(known.score)))
     return rows
 
 
@@ -370,35 +381,67 @@ def _seed(rng: np.random.Generator) -> int:
 # ---- pairs and slices ----------------------------------------------------------------------------
 
 
-def interactions(study: Study, space: Space | None = None, seed: int = 0) -> pd.DataFrame:
+class Forest(NamedTuple):
+    """Regression trees over the parameters that all completed trials have."""
+
+    ranges: dict[str, Distribution]  # of these parameters
+    ends: np.ndarray  # (d, 2), the box of ``parameters.bounds``
+    trees: list[Boxes]  # none with fewer than two such parameters
+    trials: int
+
+
+def forest(study: Study, space: Space | None = None, seed: int = 0) -> Forest:
+    """What ``interactions`` and ``surface`` look at, since it takes longer than they do.
+
+    Args:
+        study, space, seed: as for ``importances``. No tree is grown with fewer than ``FEWEST``
+            completed trials, fewer than two parameters that all of them have, or a constant score.
+
+    Example:
+        >>> grown = forest(study)
+        >>> len(grown.trees), grown.trials
+        (64, 24)
+    """
+    known = data(study, space)
+    always = np.asarray(np.isfinite(known.x).all(axis=0))
+    ranges = dict(compress(known.ranges.items(), list(always)))
+    ends = np.array([bounds(one) for one in ranges.values()]).reshape(-1, 2)
+    count = len(known.score)
+    if count < FEWEST or np.ptp(known.score) == 0 or len(ranges) < 2:
+        return Forest(ranges, ends, [], count)
+    chosen = np.arange(count)
+    if count > MOST:
+        chosen = np.random.default_rng(seed).choice(chosen, MOST, replace=False)
+    trees = grow(known.x[np.ix_(chosen, always)], known.score[chosen], ends, TREES, seed)
+    return Forest(ranges, ends, trees, count)
+
+
+def interactions(grown: Forest) -> pd.DataFrame:
     """Which two parameters do together what neither does alone.
 
         (Var E[ŷ | x_a, x_b] − V_a − V_b) / V
 
     Args:
-        study, space, seed: as for ``importances``.
+        grown: of ``forest``.
 
     Returns:
         Columns ``first``, ``second`` (names), ``share`` of the variance over the space, a mean over
-        the trees of a forest, and ``trials``; the largest first. Of the pairs among the
-        ``PAIRS_OF`` parameters that explain most alone and that all completed trials have. Empty
-        with fewer than ``FEWEST`` completed trials, fewer than two such parameters, or a constant
-        score.
+        the trees, and ``trials``; the largest first. Of the pairs among the ``PAIRS_OF`` parameters
+        that explain most alone. Empty without trees.
 
     Source:
         Hutter et al., ICML 2014, as ``importances``.
 
     Example:
-        >>> interactions(study).columns.tolist()
+        >>> interactions(forest(study)).columns.tolist()
         ['first', 'second', 'share', 'trials']
     """
     columns = ["first", "second", "share", "trials"]
-    forest = _forest(data(study, space), seed)
-    if forest is None:
+    if not grown.trees:
         return pd.DataFrame(columns=columns)
-    names, ends, trees, count = forest
+    names, ends = list(grown.ranges), grown.ends
     alone = np.zeros(len(names))
-    weighed = [(tree, *_weights(tree, ends)) for tree in trees]
+    weighed = [(tree, *_weights(tree, ends)) for tree in grown.trees]
     weighed = [one for one in weighed if one[2] > 0]
     single = np.array([
         [_variance(*_marginal(tree, weights, ends, j)) / variance for j in range(len(names))]
@@ -411,41 +454,37 @@ def interactions(study: Study, space: Space | None = None, seed: int = 0) -> pd.
         for b in largest[k + 1 :]:
             both = [_pair(tree, w, ends, a, b) / v for tree, w, v in weighed]
             share = max(0.0, float(np.mean(both) - alone[a] - alone[b])) if both else 0.0
-            rows.append((names[a], names[b], share, count))
+            rows.append((names[a], names[b], share, grown.trials))
     found = pd.DataFrame(rows, columns=columns)
     return found.sort_values("share", ascending=False, ignore_index=True)
 
 
-def surface(
-    study: Study, first: str, second: str, space: Space | None = None, points: int = 25
-) -> pd.DataFrame:
+def surface(grown: Forest, first: str, second: str, points: int = 25) -> pd.DataFrame:
     """The score that a forest expects over two parameters, averaged over all others.
 
     Args:
-        study, space: as for ``importances``.
-        first, second: two different parameters that all completed trials have.
+        grown: of ``forest``.
+        first, second: two different parameters of it.
         points: on each axis that has numbers; a choice has one for each value.
 
     Returns:
         Columns ``first``, ``second`` (values) and ``score``, one row for each point of the grid.
 
     Raises:
-        ValueError: for other parameters, or too few completed trials.
+        ValueError: for other parameters, or where no tree could be grown.
 
     Example:
-        >>> surface(study, "vae_lr", "classifier_rehearsal").shape
+        >>> surface(forest(study), "vae_lr", "classifier_rehearsal").shape
         (625, 3)
     """
-    known = data(study, space)
-    forest = _forest(known, 0)
-    if forest is None or not {first, second} <= {*forest[0]} or first == second:
-        has = ", ".join(forest[0]) if forest else "none, for want of completed trials"
+    ranges, ends, trees, _ = grown
+    if not trees or not {first, second} <= {*ranges} or first == second:
+        has = ", ".join(ranges) if trees else "none, for want of completed trials"
         raise ValueError(f"expected two parameters that all trials have ({has}), got {first},"
                          f" {second}")  # fmt: skip
-    names, ends, trees, _ = forest
-    a, b = names.index(first), names.index(second)
+    a, b = list(ranges).index(first), list(ranges).index(second)
     (at_a, shown_a), (at_b, shown_b) = (
-        _places(known.ranges[names[j]], ends[j], points) for j in (a, b)
+        _places(ranges[name], ends[j], points) for name, j in ((first, a), (second, b))
     )
     total = np.zeros((len(at_a), len(at_b)))
     for tree in trees:
@@ -508,20 +547,6 @@ def slices(study: Study, name: str, space: Space | None = None) -> Slice:
         ordered = part.value.iloc[np.argsort(number[groups == group], kind="stable")]
         rows.append((ordered.iloc[0], ordered.iloc[-1], median, q25, q75, len(part)))
     return Slice(points, pd.DataFrame(rows, columns=names))
-
-
-def _forest(known: Data, seed: int) -> tuple[list[str], np.ndarray, list[Boxes], int] | None:
-    """Names, box and trees over the parameters that all trials have, and how many trials."""
-    always = np.asarray(np.isfinite(known.x).all(axis=0))
-    if len(known.score) < FEWEST or np.ptp(known.score) == 0 or always.sum() < 2:
-        return None
-    ends = np.array([bounds(one) for one in known.ranges.values()])[always]
-    chosen = np.arange(len(known.score))
-    if len(chosen) > MOST:
-        chosen = np.random.default_rng(seed).choice(chosen, MOST, replace=False)
-    trees = grow(known.x[np.ix_(chosen, always)], known.score[chosen], ends, TREES, seed)
-    names = [name for j, name in enumerate(known.ranges) if always[j]]
-    return names, ends, trees, len(known.score)
 
 
 def _pair(tree: Boxes, weights: np.ndarray, ends: np.ndarray, a: int, b: int) -> float:

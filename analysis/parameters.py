@@ -25,7 +25,7 @@ def of_search(trials: pd.DataFrame) -> pd.DataFrame:
         >>> len(study.trials), len(of_search(study.trials))
         (60, 40)
     """
-    return trials[trials.role == "search"].sort_values(by="trial_id", ignore_index=True)
+    return trials.loc[trials.role == "search"].sort_values(by="trial_id", ignore_index=True)
 
 
 def scored(trials: pd.DataFrame) -> pd.DataFrame:
@@ -37,7 +37,7 @@ def scored(trials: pd.DataFrame) -> pd.DataFrame:
     """
     search = of_search(trials)
     finite = np.isfinite(search.score.to_numpy(dtype=float))
-    return search[finite & (search.status == "completed").to_numpy()]
+    return search.loc[finite & (search.status == "completed").to_numpy()]
 
 
 def configurations(trials: pd.DataFrame) -> pd.DataFrame:
@@ -70,7 +70,7 @@ def searched(trials: pd.DataFrame, space: Space | None = None) -> dict[str, Dist
     """
     if space is not None:
         trials = trials.filter(["role", "trial_id", *(f"config.{name}" for name in space)])
-    values = configurations(of_search(trials))
+    values = dict(configurations(of_search(trials)).items())
     if space is None:
         guessed = {str(name): _guess(column) for name, column in values.items()}
         return {name: one for name, one in guessed.items() if not one.single()}

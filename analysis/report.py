@@ -17,7 +17,15 @@ from analysis.answer import Knob, knobs, search_with, sentences
 from analysis.anytime import best_so_far, random_reference
 from analysis.doctor import failures, findings
 from analysis.forgetting import mean_matrix, runs_of
-from analysis.importance import FANOVA, PED_ANOVA, importances, interactions, slices, surface
+from analysis.importance import (
+    FANOVA,
+    PED_ANOVA,
+    forest,
+    importances,
+    interactions,
+    slices,
+    surface,
+)
 from analysis.log import RecordError
 from analysis.page import (
     Answer,
@@ -249,16 +257,16 @@ def coordinates(about: Subject) -> Section | None:
 
 def top_pair(about: Subject) -> Section | None:
     """The two hyperparameters that do most together, as a surface."""
-    study, space = about.study, about.space
-    pairs = interactions(study, space)
+    study, grown = about.study, forest(about.study, about.space)
+    pairs = interactions(grown)
     if pairs.empty:
         return None
     one, trials = pairs.to_dict("records")[0], scored(study.trials)
-    ranges, first, second = searched(study.trials, space), one["first"], one["second"]
-    both = {name: ranges[name] for name in (first, second)}
+    first, second = one["first"], one["second"]
+    both = {name: grown.ranges[name] for name in (first, second)}
     behind = f"expected by a random forest, averaged over all other knobs; {one['trials']:,} trials"
     drawn = figures.contour(
-        surface(study, first, second, space),
+        surface(grown, first, second),
         trials,
         both,
         study.settings.get("metric", "joint_accuracy"),

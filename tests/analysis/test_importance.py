@@ -7,7 +7,16 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 
 from analysis import importance
-from analysis.importance import Data, fanova, grow, importances, interactions, slices, surface
+from analysis.importance import (
+    Data,
+    fanova,
+    forest,
+    grow,
+    importances,
+    interactions,
+    slices,
+    surface,
+)
 from analysis.parameters import bounds, codes, configurations, scored, searched
 from tests.analysis.studies import study
 
@@ -106,10 +115,11 @@ def test_shares_of_an_additive_and_of_a_multiplied_score():
 
     trials = [{"score": a * b, "config": {"a": a, "b": b, "c": c}} for a, b, c in x.tolist()]
     space = dict.fromkeys("abc", FloatDistribution(0.0, 1.0))
-    pairs = interactions(study(trials), space)
+    grown = forest(study(trials), space)
+    pairs = interactions(grown)
     assert tuple(pairs.iloc[0][["first", "second"]]) == ("a", "b") and len(pairs) == 3
     assert pairs.share[0] == pytest.approx(1 / 7, abs=0.04) and (pairs.share[1:] < 0.01).all()
-    map_ = surface(study(trials), "a", "b", space, points=5)
+    map_ = surface(grown, "a", "b", points=5)
     error = map_.score - map_["first"] * map_["second"]
     assert len(map_) == 25 and np.abs(error).max() < 0.16 and np.abs(error).mean() < 0.04
 
@@ -120,8 +130,8 @@ def test_a_trees_boxes_predict_what_the_tree_does():
     (boxes,) = grow(x, y, ends, 1, 0)
     inside = ((boxes.low <= x[:, None]) & (x[:, None] <= boxes.high)).all(axis=2)  # (50, L)
     assert (inside.sum(axis=1) == 1).all()
-    forest = importance.RandomForestRegressor(1, max_depth=64, random_state=0).fit(x, y)
-    assert boxes.value[inside.argmax(axis=1)] == pytest.approx(forest.predict(x))
+    tree = importance.RandomForestRegressor(1, max_depth=64, random_state=0).fit(x, y)
+    assert boxes.value[inside.argmax(axis=1)] == pytest.approx(tree.predict(x))
 
 
 def made_up(n, seed):
@@ -173,9 +183,9 @@ def test_a_parameter_that_few_trials_have_is_left_out(by_us, monkeypatch):
 def test_what_cannot_be_answered_is_empty(by_us):
     few, equal = by_us._replace(trials=by_us.trials.head(9)), by_us.trials.assign(score=0.5)
     for none in (study(), few, by_us._replace(trials=equal), study([{"score": 0.1}] * 30)):
-        assert importances(none, SPACE).empty and interactions(none, SPACE).empty
+        assert importances(none, SPACE).empty and interactions(forest(none, SPACE)).empty
         with pytest.raises(ValueError, match="expected two parameters"):
-            surface(none, "lr", "momentum", SPACE)
+            surface(forest(none, SPACE), "lr", "momentum")
     assert list(importances(study()).columns) == importance.COLUMNS
     with pytest.raises(ValueError, match=r"expected one of .*lr.*got beta"):
         slices(by_us, "beta", SPACE)

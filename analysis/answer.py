@@ -1,11 +1,7 @@
 """A study's answer in three sentences: what was found, how it stands, whether to believe it."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
-import pandas as pd
+from collections.abc import Mapping
+from typing import Any
 
 from analysis import look
 from analysis.parameters import of_search, scored
@@ -13,7 +9,6 @@ from analysis.reading import Study, label_of_winner
 from analysis.statistics import Interval, mean_interval
 
 FEW = 5  # seeds below which an interval says little
-IDLE = 0.1  # of the variance, at most what a knob explains that may as well be held
 FAR = 0.03  # a gap between validation and test data beyond which the choice looks lucky
 
 
@@ -154,80 +149,3 @@ def ranged(interval: Interval) -> str:
         f"95 % interval {low} to {high}, {seeds}" if interval.n > 1 else "one seed, no interval"
     )
     return f"{mean} % ({bounds})"
-
-
-class Knob(NamedTuple):
-    """A hyperparameter, and what to set it to."""
-
-    name: str
-    value: Any
-    tops: str  # values of the best tenth of the trials
-    share: float  # of the score's variance that it explains alone, a fraction
-    shown_by: list[str]  # methods by which it is more than chance
-    sure: bool  # by two methods, or by one with its whole interval
-
-
-class Knobs(NamedTuple):
-    """Which hyperparameters to set with care, and which to leave alone."""
-
-    matter: list[Knob]  # more than chance by a method or two, the sure ones first
-    idle: list[Knob]  # no more than chance by either, and at most IDLE of the variance
-
-
-def knobs(study: Study, importance: pd.DataFrame, most: int = 3) -> Knobs:
-    """The answer to "which knobs should I fix, and at what?".
-
-    Args:
-        study: with completed trials.
-        importance: ``importance.importances``.
-        most: of each kind.
-
-    Returns:
-        Knobs at the winner's values, or those of the best trial while there is no winner.
-    """
-    ended = scored(study.trials)
-    names = [*dict.fromkeys(importance.name)]
-    top = ended.nlargest(max(5, len(ended) // 10), "score")
-    own = study.best["config"] if study.best else {}
-    if study.best is None and len(top):
-        row = top.to_dict("records")[0]
-        own = {name: row.get(f"config.{name}") for name in names}
-    share, most_of = {}, {}
-    shown, sure = defaultdict(list), set()
-    for row in importance.to_dict("records"):  # fANOVA last
-        name = row["name"]
-        share[name], most_of[name] = row["mean"], row["high"]
-        if row["mean"] > row["noise"]:
-            shown[name].append(row["method"])
-        if row["low"] > row["noise"] or len(shown[name]) > 1:
-            sure.add(name)
-    has = [name for name in share if own.get(name) is not None and own[name] == own[name]]
-
-    def knob(name: str) -> Knob:
-        values = pd.Series(top[f"config.{name}"]).dropna()
-        return Knob(name, own[name], among(values), share[name], shown[name], name in sure)
-
-    matter = sorted((n for n in has if shown[n]), key=lambda n: (n not in sure, -share[n]))
-    idle = sorted((n for n in has if not shown[n] and most_of[n] <= IDLE), key=most_of.__getitem__)
-    return Knobs([knob(name) for name in matter[:most]], [knob(name) for name in idle[:most]])
-
-
-def among(values: pd.Series) -> str:
-    """The values of several trials: the middle half of numbers, the most common choice."""
-    if values.empty:
-        return "n/a"
-    if values.map(lambda value: isinstance(value, str | bool | np.bool_)).any():
-        counts = values.map(look.value).value_counts()
-        return f"{counts.index[0]} ({counts.iloc[0]} of {len(values)})"
-    low, high = (look.value(float(end)) for end in values.astype(float).quantile([0.25, 0.75]))
-    return low if low == high else f"{low} to {high}"
-
-
-def search_with(study: Study, fixed: Sequence[Knob]) -> str:
-    """The command that searches again with hyperparameters held."""
-    settings = study.settings
-    words = ["python run_search.py", f"--method {settings['method']}"]
-    words.append(f"--benchmark {settings.get('benchmark', 'split_digits')}")
-    if settings.get("scenario", "class") != "class":
-        words.append(f"--scenario {settings['scenario']}")
-    return " ".join([*words, *(f"--fix {knob.name}={look.value(knob.value)}" for knob in fixed)])

@@ -1,6 +1,5 @@
 """What may be wrong with a search, each with its evidence in numbers and what to do about it."""
 
-import shlex
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -10,6 +9,8 @@ from optuna.distributions import CategoricalDistribution
 from scipy import stats
 
 from analysis import anytime, importance, parameters, stopping
+from analysis.commands import resume, search_again
+from analysis.knobs import held, knobs
 from analysis.parameters import Space
 from analysis.reading import Study, label_of_winner
 from analysis.statistics import paired_difference
@@ -19,12 +20,7 @@ FEW_SEEDS = 5  # fewer make Student's intervals wide: t is 12.7 with 2 of them, 
 ENOUGH = 30  # completed trials, before a parameter may be called dead
 EDGE = 0.1  # of a range, at either end
 CERTAIN = 0.05  # chance of a finding where there is nothing, over all parameters together
-DEAD = 0.1  # share of the score's variance that a dead parameter stays below
 GAP = 0.02  # validation above test that is worth a word, a fraction
-# What run_search.py takes where nothing is said.
-USUAL = {"scenario": "class", "embedder": "identity", "attributes": "none"} | {
-    "metric": "joint_accuracy"
-}
 
 
 class Finding(NamedTuple):
@@ -62,7 +58,7 @@ def findings(
                 "problem",
                 "no trial has ended",
                 f"0 of {study.settings.get('trials', '?')} trials are in the record",
-                f"wait, or go on with `{_resume(study)}`",
+                f"wait, or go on with `{resume(study)}`",
             )
         ]
     found = [*_progress(study), *_failed(study), *_duplicates(study), *_start(study)]
@@ -105,21 +101,6 @@ def failures(study: Study) -> pd.DataFrame:
     )
 
 
-def _resume(study: Study, options: str = "") -> str:
-    return f"python run_search.py --resume {shlex.quote(str(study.directory))}{options}"
-
-
-def _search(study: Study, options: str, method: str | None = None) -> str:
-    """The command of a search like this one, with these options; a later option holds."""
-    given = {"method": method or study.settings.get("method")}
-    for name in ("benchmark", "scenario", "embedder", "tasks", "attributes", "memory", "metric"):
-        value = study.settings.get(name)
-        if value is not None and value != USUAL.get(name):
-            given[name] = value
-    words = [f"--{name} {shlex.quote(str(value))}" for name, value in given.items()]
-    return " ".join(["python run_search.py", *words]) + options
-
-
 def _progress(study: Study) -> list[Finding]:
     """Whether the study has come to its end."""
     search, asked = parameters.of_search(study.trials), study.settings.get("trials")
@@ -132,7 +113,7 @@ def _progress(study: Study) -> list[Finding]:
         return []
     title = "the study is not at its end: no winner has been chosen on fresh seeds"
     evidence = f"{len(search)} of {asked} trials have ended, {completed} completed"
-    return [Finding("warning", title, evidence, f"wait, or go on with `{_resume(study)}`")]
+    return [Finding("warning", title, evidence, f"wait, or go on with `{resume(study)}`")]
 
 
 def _failed(study: Study) -> list[Finding]:
@@ -184,7 +165,7 @@ def _start(study: Study) -> list[Finding]:
             "much of the search was random",
             f"{drawn} of {total} trials ({drawn / total:.0%}) were drawn before {sampler} had"
             " results to learn from",
-            f"go on: `{_resume(study, f' --trials {enough}')}` or more",
+            f"go on: `{resume(study, f' --trials {enough}')}` or more",
         )
     ]
 
@@ -212,8 +193,10 @@ def _edges(study: Study, space: Space | None) -> list[Finding]:
             count = int(near.sum())
             # A range of few whole numbers has more than a tenth of them at its end.
             chance = max(EDGE, (one.step or 0) / (high - low) if not one.log else 0)
+            limit = one.low if end == "lower" else one.high
+            if end == "lower" and (limit == 0 or (limit == 1 and one.step == 1)):
+                continue  # nothing lies beyond: no negative weight, no 0 steps
             if stats.binom.sf(count - 1, len(place), chance) < CERTAIN / (2 * len(numbers)):
-                limit = one.low if end == "lower" else one.high
                 found.append(
                     Finding(
                         "warning",
@@ -235,37 +218,17 @@ def _dead(study: Study, importances: pd.DataFrame | None) -> list[Finding]:
     """Parameters that neither measure of importance tells from noise."""
     if importances is None or max(importances["of"].tolist(), default=0) < ENOUGH:
         return []
-    shown = importances.assign(above=importances["mean"] > importances.noise)
-    fanova = shown.query("method == 'fanova'").set_index("name")
-    alive = set(shown.query("above").name) | set(fanova.index[fanova.high >= DEAD])
-    dead = [name for name in fanova.index if name not in alive]
+    dead, parameters = knobs(study, importances, None).idle, importances.name.nunique()
     if not dead:
         return []
-    held = " ".join(f"--fix {name}={value}" for name, value in _best_values(study, dead).items())
     return [
         Finding(
             "note",
-            f"{len(dead)} of {len(fanova)} parameters are not shown to matter",
-            ", ".join(f"{name} (at most {fanova.high[name]:.0%} of the variance)" for name in dead),
-            f"hold them, so that trials go to the others: `{_search(study, ' ' + held)}`",
+            f"{len(dead)} of {parameters} parameters are not shown to matter",
+            ", ".join(f"{one.name} (at most {one.at_most:.0%} of the variance)" for one in dead),
+            f"hold them, so that trials go to the others: `{search_again(study, held(dead))}`",
         )
     ]
-
-
-def _best_values(study: Study, names: list[str]) -> dict[str, str]:
-    """What the winner has, or the best trial so far."""
-    if study.best is not None:
-        config = study.best["config"]
-    else:
-        best = parameters.scored(study.trials).nlargest(1, "score")
-        config = parameters.configurations(best).to_dict("records")[0]
-    plain = {True: "true", False: "false"}
-    shown = {n: v for n in names if (v := config.get(n)) is not None}
-    return {
-        n: plain[bool(v)] if isinstance(v, (bool, np.bool_)) else f"{v:.4g}" if isinstance(v, float)
-        else shlex.quote(str(v))
-        for n, v in shown.items()
-    }  # fmt: skip
 
 
 def seed_spread(study: Study) -> tuple[float, int]:
@@ -300,7 +263,7 @@ def _noise(study: Study) -> list[Finding]:
             f"the {len(best)} best scores lie within {100 * width:.1f} points; one configuration"
             f" differs by {100 * spread:.1f} from seed to seed (standard deviation)",
             "read the winner as one of many as good; more finalists and seeds tell them apart:"
-            f" `{_resume(study, ' --top 5 --final-seeds 10')}`",
+            f" `{resume(study, ' --top 5 --final-seeds 10')}`",
         )
     ]
 
@@ -317,7 +280,7 @@ def _rising(study: Study) -> list[Finding]:
             "note",
             "the best score was still rising",
             f"it rose by {100 * gain:.1f} points over the last quarter of {len(curve)} trials",
-            f"go on: `{_resume(study, f' --trials {2 * len(curve)}')}`",
+            f"go on: `{resume(study, f' --trials {2 * len(curve)}')}`",
         )
     ]
 
@@ -335,7 +298,7 @@ def _stopping(study: Study) -> list[Finding]:
                     f" {row['completed']:.0f} that completed, the value there and the score at the"
                     " end have a rank correlation of"
                     f" {row['correlation']:.2f} ({row['low']:.2f} to {row['high']:.2f})",
-                    f"search without it: `{_search(study, ' --scheduler none')}`",
+                    f"search without it: `{search_again(study, ' --scheduler none')}`",
                 )
             )
     lost = stopping.regret(study)
@@ -346,7 +309,7 @@ def _stopping(study: Study) -> list[Finding]:
                 "a trial like those that were stopped would have been the best",
                 f"{lost.beat} of {len(lost.doomed)} control trials that would have been stopped"
                 f" ended above all others, by {100 * lost.loss:.1f} points",
-                f"search without it: `{_search(study, ' --scheduler none')}`",
+                f"search without it: `{search_again(study, ' --scheduler none')}`",
             )
         )
     return found
@@ -378,7 +341,7 @@ def _seeds(study: Study, best: dict, compared: dict) -> list[Finding]:
             "few seeds in the final phase",
             f"{seeds}, so {t} in the 95 % intervals; with {FEW_SEEDS} it is"
             f" {stats.t.ppf(0.975, FEW_SEEDS - 1):.1f}",
-            f"`{_resume(study, f' --final-seeds {FEW_SEEDS}')}`",
+            f"`{resume(study, f' --final-seeds {FEW_SEEDS}')}`",
         )
     ]
 
@@ -399,7 +362,7 @@ def _gain(study: Study, best: dict, compared: dict) -> list[Finding]:
             "tuning is not shown to help",
             f"winner − default on test data is {mean} points ({low} to {high}, 95 %, n ="
             f" {gain['n']} seeds)",
-            f"more seeds: `{_resume(study, ' --final-seeds 10')}`; or take the default",
+            f"more seeds: `{resume(study, ' --final-seeds 10')}`; or take the default",
         )
     ]
 
@@ -459,7 +422,7 @@ def _references(study: Study, best: dict, compared: dict) -> list[Finding]:
             "note",
             "no reference to read the result against",
             f"{said} was not trained on these seeds",
-            f"compare with a study of it: `{_search(study, ' --trials 1', missing[0])}`",
+            f"compare with a study of it: `{search_again(study, ' --trials 1', missing[0])}`",
         )
     ]
 
@@ -474,7 +437,7 @@ def _opened(study: Study, best: dict, compared: dict) -> list[Finding]:
             "warning",
             "test data was opened more than once",
             f"{times} times: what was changed after the first may have been chosen by it",
-            f"report it, or choose anew under another seed: `{_search(study, again)}`",
+            f"report it, or choose anew under another seed: `{search_again(study, again)}`",
         )
     ]
 
@@ -488,6 +451,6 @@ def _optimistic(study: Study, best: dict, compared: dict) -> list[Finding]:
             "tuned on the stream that is reported",
             "protocol end_of_stream: the search saw validation data of every task, future ones"
             " included, as is the custom",
-            f"for a stricter result: `{_search(study, ' --protocol other_stream')}`",
+            f"for a stricter result: `{search_again(study, ' --protocol other_stream')}`",
         )
     ]

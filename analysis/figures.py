@@ -259,13 +259,16 @@ def forgetting_curves(cells: pd.DataFrame, title: str, behind: str) -> go.Figure
 # ---- early stopping ------------------------------------------------------------------------------
 
 
-def judged(values: pd.Series, trials: pd.DataFrame, tasks: int) -> go.Figure:
+def judged(
+    values: pd.Series, trials: pd.DataFrame, tasks: int, compared: str = "value compared, %"
+) -> go.Figure:
     """Who went on at a rung and who was stopped.
 
     Args:
         values: of ``stopping.rung_values`` after this number of tasks, by trial.
         trials: of the search.
         tasks: learned at this rung.
+        compared: what the values are.
     """
     known = trials.set_index("trial_id").assign(value=values).dropna(subset="value")
     ended = (known.status == "stopped") & (known.tasks_learned == tasks)
@@ -294,7 +297,7 @@ def judged(values: pd.Series, trials: pd.DataFrame, tasks: int) -> go.Figure:
         f"{look.count(len(known), 'trial')}, one seed each, validation data{few}",
         traces,
         xaxis={"title": {"text": "number of the trial"}},
-        yaxis={"title": {"text": "what is compared, %"}},
+        yaxis={"title": {"text": compared}},
     )
 
 

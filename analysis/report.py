@@ -13,8 +13,9 @@ from rich.filesize import decimal
 from scipy import stats
 
 from analysis import figures, look, tables
-from analysis.answer import Knob, knobs, search_with, sentences
+from analysis.answer import sentences
 from analysis.anytime import best_so_far, random_reference
+from analysis.commands import search_again
 from analysis.doctor import failures, findings
 from analysis.forgetting import mean_matrix, runs_of
 from analysis.importance import (
@@ -26,6 +27,7 @@ from analysis.importance import (
     slices,
     surface,
 )
+from analysis.knobs import Knob, held, knobs
 from analysis.log import RecordError
 from analysis.page import (
     Answer,
@@ -41,9 +43,8 @@ from analysis.page import (
 )
 from analysis.parameters import Space, of_search, scored, searched
 from analysis.reading import Study, label_of_winner
-from analysis.stopping import Regret, regret, rung_values, rungs
+from analysis.stopping import OF_GENERATORS, Regret, regret, rung_values, rungs
 
-NAMED = {PED_ANOVA: "PED-ANOVA", FANOVA: "fANOVA"}
 AXES = 10  # of parallel coordinates, which a page has room for
 
 
@@ -214,15 +215,22 @@ def knobs_in_words(study: Study, found: pd.DataFrame) -> list[Block]:
                 f"`{knob.name}`",
                 look.value(knob.value),
                 knob.tops,
-                f"{100 * knob.share:.0f} %",
-                " and ".join(NAMED[method] for method in knob.shown_by),
+                f"{100 * knob.ped_anova:.0f} %",
+                f"{100 * knob.fanova:.0f} %",
             ]
             for knob in fixed.matter
         ]
-        header = ("knob", "set it to", "best tenth, middle half", "of variance", "shown by")
-        blocks.append(Grid(header, rows, f"set it to: {whose} values"))
+        header = ("knob", "set it to", "best tenth, middle half", "PED-ANOVA", "fANOVA")
+        blocks.append(
+            Grid(
+                header,
+                rows,
+                f"set it to: {whose} values; PED-ANOVA: its share of what the best trials have in"
+                " common; fANOVA: of the score's variance",
+            )
+        )
         blocks.append("To search what is left around them:")
-        blocks.append(Command(search_with(study, fixed.matter)))
+        blocks.append(Command(search_again(study, held(fixed.matter))))
     else:
         blocks.append("No knob is shown to matter by the measures below; more trials may show it.")
     if fixed.idle:
@@ -230,7 +238,7 @@ def knobs_in_words(study: Study, found: pd.DataFrame) -> list[Block]:
             f"Hold what explains next to nothing, so that the next search has fewer knobs to learn:"
             f" {at(fixed.idle)}."
         )
-        blocks.append(Command(search_with(study, fixed.idle)))
+        blocks.append(Command(search_again(study, held(fixed.idle))))
     return blocks
 
 
@@ -299,7 +307,12 @@ def stopping(about: Subject) -> Section | None:
         in_words(regret(study)),
     ]
     where = found[found.stopped > 0].tasks.tolist()
-    drawn = {f"{n} tasks": figures.judged(pd.Series(values[n]), search, n) for n in where}
+    metric = study.settings.get("metric")
+    compared = look.name(metric) if metric in OF_GENERATORS else "accuracy on earlier tasks"
+    drawn = {
+        f"{n} tasks": figures.judged(pd.Series(values[n]), search, n, f"{compared}, %")
+        for n in where
+    }
     charts = figures.rank_correlations(found)
     return Section(
         "stopping",
@@ -316,13 +329,16 @@ def in_words(found: Regret) -> str:
             f"What that cost is unknown: {look.count(len(found.controls), 'control trial')} ran on"
             " unconditionally, and none of them would have been stopped."
         )
+    ahead = (
+        f"{found.beat} of these ended above all other trials, by {100 * found.loss:.1f} points"
+        if found.beat
+        else "none of these ended above all other trials"
+    )
     return (
         f"What that may have cost: {look.count(len(found.controls), 'control trial')} ran on"
-        f" unconditionally, {len(found.doomed)} of which would have been stopped;"
-        f" {found.beat} of these ended above all other trials. So the chance that a given stopped"
-        f" trial would have been the best is {100 * found.share:.0f} % (95 % interval"
-        f" {100 * found.low:.0f} to {100 * found.high:.0f}), and the best was missed by"
-        f" {100 * found.loss:.1f} points."
+        f" unconditionally, {len(found.doomed)} of which would have been stopped; {ahead}. So the"
+        f" chance that a given stopped trial would have been the best is {100 * found.share:.0f} %"
+        f" (95 % interval {100 * found.low:.0f} to {100 * found.high:.0f})."
     )
 
 

@@ -11,7 +11,7 @@ from analysis import doctor, importance
 from analysis.doctor import failures, findings, seed_spread
 from tests.analysis.studies import study
 
-SPACE = {"lr": FloatDistribution(0.0, 1.0), "tau": FloatDistribution(0.0, 1.0)}
+SPACE = {"lr": FloatDistribution(1e-9, 1.0), "tau": FloatDistribution(0.0, 1.0)}
 SEEDS = [1, 2, 3, 4, 5]
 BEGAN = datetime(2026, 11, 20, tzinfo=UTC)
 
@@ -48,7 +48,7 @@ def ended(trials=None, reached=REACHED, seeds=5, extra=(), best=None, **settings
     }  # fmt: skip
     gain = {"mean": 0.1, "low": 0.08, "high": 0.12, "n": seeds}
     best = {
-        "trial": 10, "config": {"lr": 0.5, "tau": 0.5}, "comparison": compared,
+        "trial": 10, "config": {"lr": 0.5, "tau": 0.5, "idle": 0.5}, "comparison": compared,
         "gain_over_default": gain, "test_opened": 1,
     } | (best or {})  # fmt: skip
     winner = final("trial 10", (0.9 + 0.1 * AROUND).tolist())
@@ -83,6 +83,12 @@ def changed(trials, numbers, **columns):
 def with_dead():
     rng = np.random.default_rng(2)
     return [t | {"config": t["config"] | {"idle": rng.random()}} for t in search()]
+
+
+def test_nothing_lies_beyond_zero():
+    trials = ended(trials_at_the_edge(flip=True))
+    assert any("lower end of lr" in title for title in titles(trials, SPACE))
+    assert not titles(trials, SPACE | {"lr": FloatDistribution(0.0, 1.0)})
 
 
 def doomed_control():

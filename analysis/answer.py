@@ -43,10 +43,10 @@ def found(best: Mapping[str, Any]) -> str:
 
 def difference(gain: Interval) -> str:
     """The gain over the default in points, and whether it is one."""
-    points = f"{100 * gain.mean:+z.1f} points over the default".replace("-", "−")
+    points = f"{look.points(gain.mean)} points over the default"
     if gain.n < 2:
         return f"{points} on one seed, which says nothing about chance"
-    low, high = (f"{100 * x:+z.1f}".replace("-", "−") for x in (gain.low, gain.high))
+    low, high = look.points(gain.low), look.points(gain.high)
     told = f"{points} (95 % interval {low} to {high}, paired over {gain.n} seeds)"
     if gain.low > 0:
         return told

@@ -10,7 +10,7 @@ import pandas as pd
 from rich.filesize import decimal
 from rich.table import Table
 
-from analysis import reading
+from analysis import look, reading
 from analysis.log import RecordError
 from analysis.statistics import paired_difference
 from analysis.tables import as_markdown, per_cent, plain
@@ -188,7 +188,7 @@ def points(a: Sequence[float], b: Sequence[float]) -> str:
     """
     found = paired_difference(a, b)
     half = f"{100 * found.half:.1f}" if found.n > 1 else "n/a"
-    return f"{100 * found.mean:+z.1f} ± {half}"
+    return f"{look.points(found.mean)} ± {half}"
 
 
 def cells(entries: Sequence[Entry]) -> list[list[str]]:

@@ -8,7 +8,7 @@ import pandas as pd
 from optuna.distributions import CategoricalDistribution
 from scipy import stats
 
-from analysis import anytime, importance, parameters, stopping
+from analysis import anytime, importance, look, parameters, stopping
 from analysis.commands import resume, search_again
 from analysis.knobs import held, knobs
 from analysis.parameters import Space
@@ -355,7 +355,7 @@ def _gain(study: Study, best: dict, compared: dict) -> list[Finding]:
             return []  # nothing else was tried
         evidence = "no trial of the search was better than the default on fresh seeds"
         return [Finding("warning", "the default won", evidence, "take the default")]
-    mean, low, high = (f"{100 * gain[k]:+.1f}" for k in ("mean", "low", "high"))
+    mean, low, high = (look.points(gain[k]) for k in ("mean", "low", "high"))
     return [
         Finding(
             "warning",
@@ -379,7 +379,7 @@ def _floor(study: Study, best: dict, compared: dict) -> list[Finding]:
         Finding(
             "problem",
             "the winner is no better than training in sequence",
-            f"winner − sequential on test data is {100 * gain.mean:+.1f} points, n = {gain.n}",
+            f"winner − sequential on test data is {look.points(gain.mean)} points, n = {gain.n}",
             "the method does not work on this stream as it is searched; see what failed first",
         )
     ]
@@ -403,8 +403,8 @@ def _gap(study: Study, best: dict, compared: dict) -> list[Finding]:
         Finding(
             "warning",
             "validation promises more than test keeps",
-            f"the winner's validation − test joint accuracy is {100 * gap.mean:+.1f} points"
-            f" ({100 * gap.low:+.1f} to {100 * gap.high:+.1f}, n = {gap.n} seeds)",
+            f"the winner's validation − test joint accuracy is {look.points(gap.mean)} points"
+            f" ({look.points(gap.low)} to {look.points(gap.high)}, n = {gap.n} seeds)",
             "report test numbers only; validation data is not drawn as test data is",
         )
     ]

@@ -223,11 +223,14 @@ def accuracy_matrix(cells: pd.DataFrame, title: str, behind: str) -> go.Figure:
     )
 
 
-def forgetting_curves(cells: pd.DataFrame, title: str, behind: str) -> go.Figure:
+def forgetting_curves(
+    cells: pd.DataFrame, title: str, behind: str, metric: str = "accuracy"
+) -> go.Figure:
     """The accuracy on each task from when it was learned to the end, with its intervals.
 
     Args:
         cells, title, behind: as for ``accuracy_matrix``.
+        metric: what the cells hold.
     """
     tasks = sorted(set(cells.on_task))
     traces = []
@@ -252,7 +255,7 @@ def forgetting_curves(cells: pd.DataFrame, title: str, behind: str) -> go.Figure
         traces,
         height=380,
         xaxis={"title": {"text": "after task"}, "dtick": 1 if len(tasks) <= 10 else None},
-        yaxis={"title": {"text": "accuracy on the task, %"}, "range": [-2, 102]},
+        yaxis={"title": {"text": f"{look.name(metric)} on the task, %"}, "range": [-2, 102]},
     )
 
 
@@ -378,10 +381,37 @@ def ticks(distribution: Distribution, most: int = 5) -> tuple[list[float], list[
     if isinstance(distribution, IntDistribution) and high - low < most:
         marks = np.arange(low, high + 1)
     else:
-        marks = np.geomspace(low, high, most) if distribution.log else np.linspace(low, high, most)
+        marks = decades(low, high) if distribution.log else np.linspace(low, high, most)
         marks = marks.round() if isinstance(distribution, IntDistribution) else marks
     places = np.log(marks) if distribution.log else marks
     return places.tolist(), [f"{mark:.3g}" for mark in marks]
+
+
+def decades(low: float, high: float) -> np.ndarray:
+    """Round numbers to mark between two positive ones on a logarithmic axis, three if there are.
+
+    Example:
+        >>> decades(0.1, 30).tolist(), decades(1, 20).tolist()
+        ([0.1, 1.0, 10.0], [1.0, 2.0, 5.0, 10.0, 20.0])
+    """
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    for steps in ((1,), (1, 2, 5)):
+        marks = np.array([float(f"{step}e{power}") for power in powers for step in steps])
+        marks = marks[(marks >= low * (1 - 1e-9)) & (marks <= high * (1 + 1e-9))]
+        if len(marks) > 2:
+            return marks
+    return np.geomspace(low, high, 3)
+
+
+def log_axis(title: str, low: float, high: float) -> dict[str, Any]:
+    """An axis on a logarithmic scale, which its title says."""
+    return {
+        "title": {"text": f"{title}, logarithmic"},
+        "type": "log",
+        "range": np.log10([low, high]).tolist(),
+        "tickvals": decades(low, high).tolist(),
+        "tickformat": "~s",
+    }
 
 
 def importances(frame: pd.DataFrame, method: str, behind: str) -> go.Figure:
@@ -485,12 +515,13 @@ def slice_of(
         hovertemplate="median of %{customdata} trials: %{y:.1f} %<extra></extra>",
     )
     within = f" of {total:,}: the others do not have it" if len(found.points) < total else ""
+    (bottom, top), lowest = spread(100 * points.score), 100 * float(bins.q25.min()) - 1
     return drawn(
         f"{name} against {look.name(metric)}",
         f"{words}{within}; completed trials, one seed each",
         [dots, line],
         xaxis={"title": {"text": scaled(name, distribution)}, **marks(distribution)},
-        yaxis={"title": {"text": look.axis(metric)}, "range": spread(100 * points.score)},
+        yaxis={"title": {"text": look.axis(metric)}, "range": [min(bottom, lowest), top]},
     )
 
 
@@ -591,7 +622,7 @@ def parallel_coordinates(
         dimensions.append({"label": name, "values": single(values), **axis})
     line = {
         "color": score,
-        "colorscale": look.SEQUENTIAL,
+        "colorscale": look.gradient(9),
         # Most scores lie close together near the best; their colours must not.
         "cmin": float(np.quantile(score, 0.1)),
         "cmax": float(score.max()),
@@ -830,12 +861,13 @@ def tunability(
                 hovertemplate=f"{name}, best of %{{x}}: %{{y:.1f}} %<extra></extra>",
             )
         )
+    longest = max((curve.n.max() for curve in curves.values()), default=1)
     return drawn(
         "What n trials are expected to find",
         behind,
         traces,
         height=400,
-        xaxis={"title": {"text": "trials, logarithmic"}, "type": "log", "dtick": "D2"},
+        xaxis=log_axis("trials", 1, max(2, longest)),
         yaxis={"title": {"text": f"best {look.axis(metric)}"}},
     )
 
@@ -863,6 +895,7 @@ def pareto(frame: pd.DataFrame, cost: str, order: Sequence[str], behind: str) ->
     for one in frame.to_dict("records"):
         half = 100 * one["half"] if np.isfinite(one["half"]) else 0
         where = "on the front" if one["front"] else "beaten"
+        place = order.index(one["method"])
         traces.append(
             go.Scatter(
                 x=[one[cost]],
@@ -871,8 +904,8 @@ def pareto(frame: pd.DataFrame, cost: str, order: Sequence[str], behind: str) ->
                 mode="markers",
                 marker={
                     "size": 11,
-                    "color": look.colour(order.index(one["method"])),
-                    "symbol": "circle" if one["front"] else "x",
+                    "color": look.colour(place),
+                    "symbol": look.symbol(place) + "-open" * (not one["front"]),
                 },
                 name=one["method"],
                 hovertemplate=f"{one['method']}, {where}: %{{y:.1f}} %, %{{x:.4s}}<extra></extra>",
@@ -881,15 +914,14 @@ def pareto(frame: pd.DataFrame, cost: str, order: Sequence[str], behind: str) ->
     costs = frame[cost].to_numpy(dtype=float)
     wide = bool(costs.max() > 10 * costs.min() > 0)
     unit = {"memory_bytes": "memory between tasks, bytes", "seconds": "seconds of training, a run"}
-    scale: dict[str, Any] = {"rangemode": "tozero"}
+    across: dict[str, Any] = {"title": {"text": unit[cost]}, "rangemode": "tozero"}
     if wide:
-        low, high = np.log10([costs.min(), costs.max()])
-        scale = {"type": "log", "range": [low - 0.3, high + 0.3]}
+        across = log_axis(unit[cost], costs.min() / 2, costs.max() * 2)
     return drawn(
         f"Joint accuracy against {unit[cost].partition(',')[0].partition(' of ')[0]}",
-        f"{behind}; a cross is beaten in both by another",
+        f"{behind}; a hollow one is beaten in both by another",
         traces,
-        xaxis={"title": {"text": unit[cost] + ", logarithmic" * wide}, **scale},
+        xaxis=across,
         yaxis={"title": {"text": "joint accuracy, %"}},
     )
 
@@ -917,8 +949,8 @@ def methods_by_benchmarks(scores: pd.DataFrame, behind: str) -> go.Figure:
         behind,
         [heat],
         height=140 + 34 * len(scores),
-        xaxis={"showgrid": False, "side": "top"},
-        yaxis={"showgrid": False, "autorange": "reversed"},
+        xaxis={"type": "category", "showgrid": False, "side": "top"},
+        yaxis={"type": "category", "showgrid": False, "autorange": "reversed"},
         margin={"t": 60},
     )
 

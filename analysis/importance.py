@@ -226,7 +226,7 @@ def _ped_rows(known: Data, rng: np.random.Generator) -> list[tuple]:
             shuffled.append(_ped(grids, rng.permutation(known.score), top))
     share = raw / (raw.sum() or 1.0)
     kinds, dealt = _kinds(known.ranges.values()), np.array(shuffled) / (raw.sum() or 1.0)
-    noise = [np.quantile(dealt[:, kinds == kind], 0.95) for kind in kinds]
+    noise = [min(1.0, np.quantile(dealt[:, kinds == kind], 0.95)) for kind in kinds]
     low, high = _interval(share, np.array(resampled))
     present = np.isfinite(known.x).sum(axis=0)
     return [

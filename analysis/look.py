@@ -11,6 +11,7 @@ BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, GREY = "#E69F00", "#56B4E9", "#7F7F7F"
 COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY)
 DASHES = ("solid", "dash", "dot", "dashdot")  # where there are more lines than colours
+SYMBOLS = ("circle", "square", "diamond", "triangle-up")
 # What the end of a study compares, the same everywhere.
 CONTENDERS = {"winner": BLUE, "default": VERMILLION, "joint": GREEN, "sequential": GREY}
 STATUSES = {"completed": BLUE, "stopped": ORANGE, "failed": VERMILLION}
@@ -72,6 +73,11 @@ def dash(place: int) -> str:
     return DASHES[place // len(COLOURS) % len(DASHES)]
 
 
+def symbol(place: int) -> str:
+    """The mark of the ``place``-th of several points."""
+    return SYMBOLS[place // len(COLOURS) % len(SYMBOLS)]
+
+
 def shade(colour: str, opacity: float) -> str:
     """A colour that lets what is behind it through, for intervals.
 
@@ -109,6 +115,16 @@ def value(x: Any) -> str:
     if isinstance(x, float | np.floating):
         return f"{x:.0f}" if float(x).is_integer() and abs(x) < 1e6 else f"{x:.3g}"
     return str(x)
+
+
+def points(fraction: float) -> str:
+    """A difference of fractions in points, with its sign: ``+3.8``, ``−12.0``.
+
+    Example:
+        >>> points(0.0384), points(-0.12)
+        ('+3.8', '−12.0')
+    """
+    return f"{100 * fraction:+z.1f}".replace("-", "−")
 
 
 def listed(names: Sequence[str]) -> str:

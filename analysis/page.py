@@ -32,6 +32,7 @@ class Grid(NamedTuple):
     rows: Sequence[Sequence[str]]
     caption: str = ""
     wraps: bool = False  # words, not numbers
+    words: int = 1  # columns from the left that hold words
     kind: str = "table"
 
 

@@ -81,7 +81,7 @@ def leader(stream: Stream) -> str:
     sure, unsure = [], []
     for other in others:
         gap = paired_difference(first.tuned, other.tuned)
-        low, high = (f"{100 * end:+z.1f}".replace("-", "−") for end in (gap.low, gap.high))
+        low, high = (look.points(end) for end in (gap.low, gap.high))
         bounds = f", {low} to {high}" if gap.n > 1 else ""
         text = f"{other.method} (by {100 * gap.mean:z.1f} points{bounds})"
         (sure if gap.low > 0 else unsure).append(text)
@@ -138,7 +138,11 @@ def ranked(compared: Sequence[Stream]) -> Section | None:
         "ranks",
         "Ranks",
         "Ranks, and what is more than chance",
-        [words, Figures([figures.critical_difference(found, block)]), Grid(header, pairs, told)],
+        [
+            words,
+            Figures([figures.critical_difference(found, block)]),
+            Grid(header, pairs, told, words=2),
+        ],
     )
 
 

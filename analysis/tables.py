@@ -9,6 +9,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
+from analysis import look
 from analysis.reading import Study, label_of_winner
 from analysis.statistics import Interval, mean_interval
 
@@ -126,7 +127,7 @@ def per_cent(values: Sequence[float]) -> str:
 
 def in_points(interval: Interval) -> str:
     """A mean and its bounds in percentage points: ``−12.3 (−20.4 to −4.3)``."""
-    mean, low, high = (f"{100 * value:+z.1f}".replace("-", "−") for value in interval[:3])
+    mean, low, high = (look.points(value) for value in interval[:3])
     return f"{mean} ({low} to {high})" if interval.n > 1 else f"{mean} (n/a)"
 
 

@@ -55,7 +55,7 @@ def test_the_best_comes_first_and_differences_are_paired(folders):
     assert (ewc.memory_bytes, er.memory_bytes) == (1000, 1001)  # of the trial, of the default
     assert ewc.seconds == 2.5
     assert comparison.points(ewc.tuned, ewc.default) == "+10.0 ± 0.0"
-    assert comparison.points(ewc.tuned, er.tuned) == "-35.0 ± 63.5"  # t(1) · 5
+    assert comparison.points(ewc.tuned, er.tuned) == "−35.0 ± 63.5"  # t(1) · 5
     assert comparison.points([0.5], [0.4]) == "+10.0 ± n/a"
 
 

@@ -21,7 +21,8 @@ def test_a_table_has_its_cells_and_its_caption():
     html = page("t", "s", [Section("k", "K", "Kk", [Grid(("a", "b"), [("1", "`x`")], "why")])])
     assert '<a href="#k">K</a>' in html and "<h2>Kk</h2>" in html
     assert (
-        "<th>a</th><th>b</th>" in html and "<td>1</td><td><code><span>x</span></code></td>" in html
+        '<th class="word">a</th><th>b</th>' in html
+        and '<td class="word">1</td><td><code><span>x</span></code></td>' in html
     )
     assert '<p class="quiet">why</p>' in html
 

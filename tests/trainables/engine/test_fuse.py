@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 from torch.func import grad, vmap
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from tests.conftest import EXACTLY, F64, generator
-from trainables.engine.fuse import NARROW, aten, fuse, stack, tidy, unroll
+from trainables.engine.fuse import NARROW, aten, fuse, stack, tidy, trace, unroll
 
 
 def lane(tree, k):
@@ -140,13 +141,41 @@ def test_a_tensor_brought_along_is_the_same_in_all_lanes():
     torch.testing.assert_close(found, table @ x)
 
 
+def operations(graph):
+    return [node.target for node in graph.nodes if node.op == "call_function"]
+
+
+def changed_in_place(x):
+    y = torch.zeros_like(x)
+    y[:, 1:] = x[:, :-1]
+    y.add_(x).mul_(2)
+    return y, y.sum(0), x.sort().values
+
+
+@pytest.mark.parametrize("function", [changed_in_place, grad(lambda x: (x @ x.T).tanh().sum())])
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_a_trace_has_the_operations_that_torch_finds(function, lanes):
+    x, new = normal(lanes, 4, 4), normal(lanes, 4, 4, seed=1)
+    graph, constants = trace(vmap(function), [x])
+    theirs = make_fx(vmap(function))(x).graph
+    assert operations(graph) == operations(theirs)
+    found = GraphModule(constants, graph)(new)
+    torch.testing.assert_close(found, vmap(function)(new), **EXACTLY)
+
+
+@pytest.mark.parametrize("look", [lambda x: x * x.sum().item(), lambda x: x if x.any() else -x])
+def test_what_depends_on_values_cannot_be_traced(look):
+    with pytest.raises(TypeError, match="values"):
+        unroll(lambda x: (look(x),), [normal(3)])
+
+
 def tidied(function, *example):
     """The graph of a function before and after, in names of operations, and what the tidy does."""
-    traced = make_fx(function)(*example)
-    before = [node.target for node in traced.graph.nodes if node.op == "call_function"]
-    tidy(traced)
-    traced.graph.lint()
-    return before, [n.target for n in traced.graph.nodes if n.op == "call_function"], traced
+    graph, constants = trace(function, example)
+    before = operations(graph)
+    tidy(graph)
+    graph.lint()
+    return before, operations(graph), GraphModule(constants, graph)
 
 
 def linear(x, w, b):

@@ -167,7 +167,7 @@ def describe(distribution: Distribution) -> str:
 
 
 def _same(name: str, known: Distribution, distribution: Distribution) -> None:
-    if known != distribution:
+    if known is not distribution and known != distribution:
         raise ValueError(
             f"{name} is suggested with two ranges, {describe(known)} and "
             f"{describe(distribution)}; a name has one range everywhere"

@@ -29,7 +29,8 @@ GAUSSIAN = ("--method", "sequential", "--benchmark", "gaussian")
 
 def environment_of(home: Path) -> dict[str, str]:
     own = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
-    return own | {"HOME": str(home), "COLUMNS": "100", "OMP_NUM_THREADS": "1"}
+    own |= {"HOME": str(home), "COLUMNS": "100", "OMP_NUM_THREADS": "1"}
+    return own | {"RAY_worker_niceness": "0"}  # else a busy machine starves the engines
 
 
 class Driver:

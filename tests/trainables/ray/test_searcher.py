@@ -287,6 +287,7 @@ def cluster():
         patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_worker_niceness", "0")  # else a busy machine starves them: 180 s for 20
         patch.setenv("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
         patch.setenv("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
         patch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "1")

@@ -8,11 +8,10 @@ import functools
 import os
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from analysis import load
+from analysis.folders import space_of, studies_in
 from analysis.log import RecordError
 from trainables.ray.command_line import (
     EXIT_FAILED,
@@ -208,31 +207,6 @@ def export(args) -> int:
     for file in files:
         print(file)
     return 0
-
-
-def studies_in(folders: Sequence[Path]) -> list[Path]:
-    """The folders of studies, where that of a comparison stands for those in it."""
-    from trainables.ray import settings
-
-    try:
-        found = [inside for one in folders for inside in settings.compared(one) or [one]]
-    except settings.StudyError as error:
-        raise Usage(error) from error
-    for one in found:
-        if not (one / "study.yaml").exists():
-            study_in(one)  # says what is there instead
-    return list(dict.fromkeys(found))
-
-
-def space_of(run: Path) -> dict[str, Any] | None:
-    """The range of every hyperparameter of a study; None if its settings are of another version."""
-    from search_spaces._tree import explore
-    from trainables.ray import settings
-
-    try:
-        return {one.name: one.distribution for one in explore(settings.read(run).space())}
-    except (settings.StudyError, ValueError, TypeError):
-        return None
 
 
 def ablate(args) -> int:

@@ -287,8 +287,8 @@ def _rising(study: Study) -> list[Finding]:
 
 def _stopping(study: Study) -> list[Finding]:
     """Rungs at which what trials are stopped by says nothing of the end, and lost winners."""
-    found = []
-    for row in stopping.rungs(study).to_dict("records"):
+    found, values = [], stopping.rung_values(study)
+    for row in stopping.rungs(study, values).to_dict("records"):
         if row["stopped"] and row["completed"] >= 10 and row["low"] <= 0:
             found.append(
                 Finding(
@@ -301,7 +301,7 @@ def _stopping(study: Study) -> list[Finding]:
                     f"search without it: `{search_again(study, ' --scheduler none')}`",
                 )
             )
-    lost = stopping.regret(study)
+    lost = stopping.regret(study, values)
     if lost.beat:
         found.append(
             Finding(

@@ -523,8 +523,9 @@ def slices(study: Study, name: str, space: Space | None = None) -> Slice:
     ranges = searched(study.trials, space)
     if name not in ranges:
         raise ValueError(f"expected one of {', '.join(ranges) or 'no parameter'}; got {name}")
-    trials = scored(study.trials)
-    values = trials[f"config.{name}"]
+    column = f"config.{name}"
+    trials = scored(study.trials.filter(["role", "trial_id", "status", "score", column]))
+    values = trials[column]
     here = values.notna().to_numpy()
     points = pd.DataFrame({
         "trial_id": trials.trial_id[here], "value": values[here],

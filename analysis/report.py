@@ -295,7 +295,8 @@ def stopping(about: Subject) -> Section | None:
     if study.settings.get("scheduler", "asha") == "none":
         words = "This search stopped no trial early (`--scheduler none`)."
         return Section("stopping", "Stopping", "Early stopping", [words])
-    found, values = rungs(study), rung_values(study)
+    values = rung_values(study)
+    found = rungs(study, values)
     if found.empty or not len(stops):
         return Section("stopping", "Stopping", "Early stopping", ["No trial was stopped early."])
     saved = int((search.tasks_learned.max() - stops.tasks_learned).sum())
@@ -304,7 +305,7 @@ def stopping(about: Subject) -> Section | None:
         f"{len(stops):,} of {look.count(len(search), 'trial')} were stopped, which saved"
         f" {look.count(saved, 'task')} of {whole:,}. A trial is stopped at a task boundary where it"
         " falls behind its peers after the same task; the cross's note says by how much.",
-        in_words(regret(study)),
+        in_words(regret(study, values)),
     ]
     where = found[found.stopped > 0].tasks.tolist()
     metric = study.settings.get("metric")

@@ -262,16 +262,14 @@ def forgetting_curves(
 # ---- early stopping ------------------------------------------------------------------------------
 
 
-def judged(
-    values: pd.Series, trials: pd.DataFrame, tasks: int, compared: str = "value compared, %"
-) -> go.Figure:
+def judged(values: pd.Series, trials: pd.DataFrame, tasks: int, compared: str) -> go.Figure:
     """Who went on at a rung and who was stopped.
 
     Args:
         values: of ``stopping.rung_values`` after this number of tasks, by trial.
         trials: of the search.
         tasks: learned at this rung.
-        compared: what the values are.
+        compared: what the values are, of ``stopping.compared``.
     """
     known = trials.set_index("trial_id").assign(value=values).dropna(subset="value")
     ended = (known.status == "stopped") & (known.tasks_learned == tasks)
@@ -300,7 +298,7 @@ def judged(
         f"{look.count(len(known), 'trial')}, one seed each, validation data{few}",
         traces,
         xaxis={"title": {"text": "number of the trial"}},
-        yaxis={"title": {"text": compared}},
+        yaxis={"title": {"text": f"{compared}, %"}},
     )
 
 

@@ -43,7 +43,7 @@ from analysis.page import (
 )
 from analysis.parameters import Space, of_search, scored, searched
 from analysis.reading import Study, label_of_winner
-from analysis.stopping import OF_GENERATORS, Regret, regret, rung_values, rungs
+from analysis.stopping import Regret, compared, regret, rung_values, rungs
 
 AXES = 10  # of parallel coordinates, which a page has room for
 
@@ -308,12 +308,8 @@ def stopping(about: Subject) -> Section | None:
         in_words(regret(study, values)),
     ]
     where = found[found.stopped > 0].tasks.tolist()
-    metric = study.settings.get("metric")
-    compared = look.name(metric) if metric in OF_GENERATORS else "accuracy on earlier tasks"
-    drawn = {
-        f"{n} tasks": figures.judged(pd.Series(values[n]), search, n, f"{compared}, %")
-        for n in where
-    }
+    what = compared(study)
+    drawn = {f"{n} tasks": figures.judged(pd.Series(values[n]), search, n, what) for n in where}
     charts = figures.rank_correlations(found)
     return Section(
         "stopping",

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis import look
 from analysis.parameters import of_search
 from analysis.reading import Study
 from analysis.statistics import rank_correlation
@@ -65,6 +66,17 @@ def rung_values(study: Study) -> pd.DataFrame:
     with np.errstate(invalid="ignore"):
         values = sums / weights
     return pd.DataFrame(values, index=search.trial_id, columns=range(1, tasks + 1))
+
+
+def compared(study: Study) -> str:
+    """What ``rung_values`` holds, in words.
+
+    Example:
+        >>> compared(study)
+        'accuracy on earlier tasks'
+    """
+    metric = study.settings.get("metric")
+    return look.name(metric) if metric in OF_GENERATORS else "accuracy on earlier tasks"
 
 
 def rungs(

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.conftest import EXACTLY, F64, clone, generator, tiny
+import trainables
+from tests.conftest import EXACTLY, F64, clone, first_tasks, generator, tiny
 from trainables import sequential
 from trainables.engine.learn import learn
 from trainables.engine.packs import in_lane
@@ -65,6 +66,23 @@ def test_every_task_has_the_same_steps(blobs):
     programs = [method.schedule(sequential.Hyper(steps=7), t) for t in range(3)]
     assert programs == [[("train", 7)]] * 3
     assert method.data == "task"
+
+
+@pytest.mark.parametrize("name", ["sequential", "ewc", "mas", "si", "rwalk"])
+def test_tasks_that_share_no_weight_forget_exactly_nothing(name, blobs_by_task):
+    """A layer from inputs to logits, of which each task has its own: neither the loss of a later
+    task nor what holds weights may touch those of an earlier one, to the last bit."""
+    module = trainables.load(name)
+    shape = tiny(module)._replace(layers=0)
+    method, hyper = module.build(blobs_by_task.problem, shape), module.Hyper(steps=40, lr=0.05)
+    (short,) = learn(method, first_tasks(blobs_by_task, 1), [(hyper, 0)])
+    (walk,) = learn(method, blobs_by_task, [(hyper, 0)])
+    own = list(blobs_by_task.tasks[0].outputs)
+    for part in ("w0", "b0"):
+        before, after = (one.state.params[part] for one in (short, walk))
+        assert torch.equal(before[..., own], after[..., own])
+        assert not torch.equal(before, after)  # the others did learn
+    assert all(walk.accuracy[t, t] == walk.accuracy[-1, t] for t in range(3))
 
 
 def test_it_forgets_where_all_seen_classes_compete(blobs, blobs_by_task):

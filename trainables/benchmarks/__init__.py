@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from trainables.benchmarks import changes, cub, embedders, images, sources, xlsa17
+from trainables.benchmarks.cache import digest
 from trainables.benchmarks.sources import Examples, Part
 from trainables.benchmarks.splits import class_groups, hold_out, task_groups
 from trainables.benchmarks.stream import SCENARIOS, Split, Stream, Task, cut
@@ -194,8 +195,10 @@ def load(
         held = hold_out(y, VALIDATION, seed, "validation")
         trained = ~held
     outputs = _outputs(benchmark, groups, scenario)
+    keys = _keys(benchmark, examples, len(groups), seed, embedder, dtype)
     train, validation = (
-        list(map(cut, inputs, repeat(y), repeat(rows), groups, outputs)) for rows in (trained, held)
+        list(map(cut, inputs, repeat(y), repeat(rows), groups, outputs, keys))
+        for rows in (trained, held)
     )
     cuts = tuple(map(Task, groups, outputs, train, validation))
     names = _output_names(examples.class_names, cuts)
@@ -361,6 +364,23 @@ def _inputs(
     each = [seen(t, slice(None)) for t in (tasks if benchmark.change else tasks[:1])]
     made = [embedders.embed(whole, embedder, dtype, first) for whole in each]
     return [made[t % len(made)].__getitem__ for t in tasks]
+
+
+def _keys(
+    benchmark: Benchmark,
+    examples: Examples,
+    tasks: int,
+    seed: int,
+    embedder: str,
+    dtype: torch.dtype,
+) -> list[Callable[[], str] | None]:
+    """What tells the pixels that each task sees from all others; features are kept elsewhere."""
+    if embedder not in embedders.PIXELS:
+        return [None] * tasks
+    data = functools.cache(lambda: digest(examples.x, examples.white))
+    change = [(benchmark.name, t, tasks, seed) if benchmark.change else () for t in range(tasks)]
+    scale = embedders.PIXELS[embedder], str(dtype)
+    return [lambda one=one: digest(1, data(), one, scale) for one in change]
 
 
 def _changed(benchmark: Benchmark, examples: Examples, t: int, tasks: int, seed: int) -> Examples:

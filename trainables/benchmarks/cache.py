@@ -1,14 +1,17 @@
 """Tensors that take time to make, kept on disk: a file each, named after what they are made from.
 
-They lie in the user's cache folder, as safetensors; deleting them costs time only.
+They lie in the user's cache folder, as safetensors; deleting them costs time only. What is read
+from them is mapped into memory: the processes of a machine have it in common.
 """
 
+import contextlib
 import hashlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
+from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -28,31 +31,48 @@ def digest(*parts: Tensor | object) -> str:
     return found.hexdigest()[:24]
 
 
-def kept(folder: str, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+def kept(
+    folder: str, name: str, make: Callable[[], dict[str, Tensor]], last: int | None = None
+) -> dict[str, Tensor]:
     """What ``make`` returns, made once; a damaged file is made anew.
+
+    Other processes that ask for the same wait while one makes it.
 
     Args:
         folder: in the cache folder.
         name: of the file, without its suffix; holds a `digest` of all that the tensors depend on.
         make: how to make them.
+        last: how many files the folder may hold, those used last; None for all.
 
     Raises:
-        DataError: the cache folder cannot be written.
+        DataError: the cache folder cannot be written, or is full.
     """
     path = platformdirs.user_cache_path("lgm-search") / folder / f"{name}.safetensors"
-    if path.is_file():
-        try:
-            return load_file(path)
-        except SafetensorError:
-            pass
-    made = make()
-    try:  # the file is there whole or not at all
+    if (found := _read(path)) is not None:
+        with contextlib.suppress(OSError):  # of somebody else
+            path.touch()
+        return found
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            save_file(made, Path(scratch) / path.name)
-            (Path(scratch) / path.name).replace(path)
-    except OSError as error:
+        with FileLock(path.with_name(".lock")):
+            if (found := _read(path)) is None:
+                with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+                    save_file(make(), Path(scratch) / path.name)
+                    (Path(scratch) / path.name).replace(path)  # there whole or not at all
+                found = load_file(path)
+            others = sorted(path.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)
+            for old in others[: -last if last else 0]:  # who has mapped it keeps it
+                old.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
         raise DataError(
-            f"cannot keep {folder} in {path.parent} ({error}): make it writable"
+            f"cannot keep {folder} in {path.parent} ({error}): make it writable, and make room"
         ) from error
-    return made
+    return found
+
+
+def _read(path: Path) -> dict[str, Tensor] | None:
+    """What a file holds, if it is there and whole."""
+    try:
+        return load_file(path) if path.is_file() else None
+    except SafetensorError:
+        return None

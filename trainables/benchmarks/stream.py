@@ -1,6 +1,7 @@
 """A task stream: what a search may see of a benchmark. It holds no test data."""
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -8,9 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from trainables.benchmarks.cache import digest, kept
 from trainables.engine.method import Batch, Problem
 
 SCENARIOS = ("class", "task", "domain")
+SHARED = 2**28  # bytes of inputs from which the processes of a machine have them in common
+FILES = 3  # that hold them, of the streams used last
 
 
 class Split:
@@ -20,10 +24,13 @@ class Split:
         x: ``(N, *input)``, or what makes them when they are first asked for: whoever only counts
             examples never holds them.
         y: ``(N,)`` int64, each an output of the method's last layer.
+        key: returns what tells x from all other inputs; None where nothing does.
     """
 
-    def __init__(self, x: Tensor | Callable[[], Tensor], y: Tensor):
-        self._x, self.y = x, y
+    def __init__(
+        self, x: Tensor | Callable[[], Tensor], y: Tensor, key: Callable[[], str] | None = None
+    ):
+        self._x, self.y, self.key = x, y, key
 
     @property
     def x(self) -> Tensor:
@@ -34,6 +41,10 @@ class Split:
     def move_to(self, place: Tensor) -> None:
         """Keep x in this tensor from now on."""
         self._x = place.copy_(self.x)
+
+    def hold(self, x: Tensor) -> None:
+        """Have this tensor, which is the same, for x from now on."""
+        self._x = x
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,12 +119,25 @@ class Stream:
     @functools.cached_property
     def _joined(self) -> tuple[Tensor, Tensor]:
         """The training data of all tasks, one after the other: they are in memory once, and what
-        tasks and batches hold are parts of them."""
+        tasks and batches hold are parts of them. Where they are large, that is once a machine: a
+        file is mapped by all its processes."""
         splits = [task.train for task in self.tasks]
-        y = torch.cat([split.y for split in splits])
-        x = torch.empty(len(y), *self.problem.input_shape, dtype=self.problem.dtype)
-        for split, part in zip(splits, x.split([len(s.y) for s in splits]), strict=True):
-            split.move_to(part)
+        y, sizes = torch.cat([split.y for split in splits]), [len(split.y) for split in splits]
+
+        def joined() -> Tensor:
+            x = torch.empty(len(y), *self.problem.input_shape, dtype=self.problem.dtype)
+            for split, part in zip(splits, x.split(sizes), strict=True):
+                split.move_to(part)
+            return x
+
+        keys = [split.key for split in splits if split.key is not None]
+        example = math.prod(self.problem.input_shape) * self.problem.dtype.itemsize
+        if len(keys) < len(splits) or len(y) * example < SHARED:
+            return joined(), y
+        name = digest(*(key() for key in keys))
+        x = kept("streams", name, lambda: {"x": joined()}, last=FILES)["x"]
+        for split, part in zip(splits, x.split(sizes), strict=True):
+            split.hold(part)
         return x, y
 
     def _outputs(self, start: int, stop: int) -> Tensor:
@@ -130,6 +154,7 @@ def cut(
     among: Tensor,
     classes: tuple[int, ...],
     outputs: tuple[int, ...],
+    key: Callable[[], str] | None = None,
 ) -> Split:
     """The examples of some classes, in the order of the source.
 
@@ -139,8 +164,10 @@ def cut(
         among: ``(N,)`` bool, the rows that may be taken.
         classes: of one task.
         outputs: the new labels of these classes.
+        key: returns what tells the inputs of all rows from all others, if anything does.
     """
     member = y[:, None] == torch.tensor(classes)  # (N, n)
     rows = (member.any(-1) & among).nonzero()[:, 0]
     labels = torch.tensor(outputs)[member[rows].int().argmax(-1)]
-    return Split(functools.partial(x, rows), labels)
+    own = key and (lambda: digest(key(), rows))
+    return Split(functools.partial(x, rows), labels, own)

@@ -232,6 +232,36 @@ def test_attributes_that_nobody_has_are_refused(described, name, options, messag
         assert "\n" not in str(error.value)
 
 
+# ---- large inputs --------------------------------------------------------------------------------
+
+
+def kinds(stream):
+    """Streams of the same size and other inputs."""
+    yield stream
+    yield dataclasses.replace(stream, tasks=stream.tasks[::-1])
+    yield dataclasses.replace(stream, tasks=stream.tasks[1:4])
+    for other in ({"seed": 1}, {"embedder": "unit"}, {"dtype": torch.float64}):
+        yield benchmarks.load("split_digits", **other)
+
+
+def test_large_inputs_are_the_same_from_a_file_that_is_made_once(cache, monkeypatch):
+    own = [one.batch(1, "seen") for one in kinds(benchmarks.load("split_digits"))]
+    monkeypatch.setattr("trainables.benchmarks.stream.SHARED", 0)
+    monkeypatch.setattr("trainables.benchmarks.stream.FILES", 9)
+    for _ in range(2):
+        for expected, one in zip(own, kinds(benchmarks.load("split_digits")), strict=True):
+            found = one.batch(1, "seen")
+            assert torch.equal(found.x, expected.x) and torch.equal(found.y, expected.y)
+            assert one.tasks[0].train.x.data_ptr() == found.x.data_ptr()
+        assert len([*(cache / "streams").glob("*.safetensors")]) == len(own)
+
+    for file in [*(cache / "streams").glob("*.safetensors")]:  # it is what is read
+        content = file.read_bytes()
+        file.unlink()
+        file.write_bytes(content[:-4] + b"\0\0\x20\x41")
+    assert benchmarks.load("split_digits").batch(4, "seen").x.flatten()[-1] == 10.0
+
+
 # ---- masks ---------------------------------------------------------------------------------------
 
 

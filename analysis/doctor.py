@@ -172,10 +172,10 @@ def _start(study: Study) -> list[Finding]:
 
 def _edges(study: Study, space: Space | None) -> list[Finding]:
     """Ranges that the best trials press against."""
-    scored = parameters.scored(study.trials).nlargest(_top_of(study), "score")
-    if space is None or len(parameters.scored(study.trials)) < 4 * len(scored):
+    best = parameters.top(study.trials)
+    if space is None or len(parameters.scored(study.trials)) < 4 * len(best):
         return []
-    values = parameters.configurations(scored)
+    values = parameters.configurations(best)
     ranges = parameters.searched(study.trials, space)
     numbers = {
         name: one
@@ -210,21 +210,17 @@ def _edges(study: Study, space: Space | None) -> list[Finding]:
     return found
 
 
-def _top_of(study: Study) -> int:
-    return max(5, len(parameters.scored(study.trials)) // 10)
-
-
 def _dead(study: Study, importances: pd.DataFrame | None) -> list[Finding]:
     """Parameters that neither measure of importance tells from noise."""
     if importances is None or max(importances["of"].tolist(), default=0) < ENOUGH:
         return []
-    dead, parameters = knobs(study, importances, None).idle, importances.name.nunique()
+    dead, known = knobs(study, importances, None).idle, importances.name.nunique()
     if not dead:
         return []
     return [
         Finding(
             "note",
-            f"{len(dead)} of {parameters} parameters are not shown to matter",
+            f"{len(dead)} of {known} parameters are not shown to matter",
             ", ".join(f"{one.name} (at most {one.at_most:.0%} of the variance)" for one in dead),
             f"hold them, so that trials go to the others: `{search_again(study, held(dead))}`",
         )

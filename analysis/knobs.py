@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis import look
 from analysis.importance import FANOVA, PED_ANOVA
-from analysis.parameters import scored
+from analysis.parameters import top
 from analysis.reading import Study
 
 IDLE = 0.1  # of the variance, at most what a knob explains that may as well be held
@@ -54,11 +54,10 @@ def knobs(study: Study, importance: pd.DataFrame, most: int | None = 3) -> Knobs
         >>> [knob.name for knob in knobs(study, importances(study)).matter]
         ['classifier_rehearsal']
     """
-    ended = scored(study.trials)
-    top = ended.nlargest(max(5, len(ended) // 10), "score")
+    best = top(study.trials)
     own = study.best["config"] if study.best else {}
-    if study.best is None and len(top):
-        row = top.to_dict("records")[0]
+    if study.best is None and len(best):
+        row = best.to_dict("records")[0]
         own = {name: row.get(f"config.{name}") for name in importance.name}
     matter, idle = [], []
     for name, rows in importance.groupby("name", sort=False):
@@ -69,7 +68,7 @@ def knobs(study: Study, importance: pd.DataFrame, most: int | None = 3) -> Knobs
         knob = Knob(
             str(name),
             value,
-            among(pd.Series(top[f"config.{name}"]).dropna()),
+            among(pd.Series(best[f"config.{name}"]).dropna()),
             *by["mean"].reindex([PED_ANOVA, FANOVA], fill_value=0.0),
             at_most=by.high.reindex([FANOVA], fill_value=0.0).item(),
             sure=bool(above.sum() > 1 or (by.low > by.noise).any()),

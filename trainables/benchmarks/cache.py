@@ -52,22 +52,34 @@ def kept(
         with contextlib.suppress(OSError):  # of somebody else
             path.touch()
         return found
-    try:
+    lock = FileLock(path.with_name(".lock"))
+    with _writing(folder, path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(".lock")):
-            if (found := _read(path)) is None:
-                with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-                    save_file(make(), Path(scratch) / path.name)
-                    (Path(scratch) / path.name).replace(path)  # there whole or not at all
+        lock.acquire()
+    try:
+        if (found := _read(path)) is None:
+            made = make()  # what it cannot read is not for us to say
+            with _writing(folder, path), tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+                save_file(made, Path(scratch) / path.name)
+                (Path(scratch) / path.name).replace(path)  # there whole or not at all
                 found = load_file(path)
-            others = sorted(path.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)
-            for old in others[: -last if last else 0]:  # who has mapped it keeps it
-                old.unlink(missing_ok=True)
+                others = sorted(path.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)
+                for old in others[: -last if last else 0]:  # who has mapped it keeps it
+                    old.unlink()
+    finally:
+        lock.release()
+    return found
+
+
+@contextlib.contextmanager
+def _writing(folder: str, path: Path):
+    """What cannot be written, in one line."""
+    try:
+        yield
     except (OSError, SafetensorError) as error:
         raise DataError(
             f"cannot keep {folder} in {path.parent} ({error}): make it writable, and make room"
         ) from error
-    return found
 
 
 def _read(path: Path) -> dict[str, Tensor] | None:

@@ -38,10 +38,6 @@ class Split:
             self._x = self._x()
         return self._x
 
-    def move_to(self, place: Tensor) -> None:
-        """Keep x in this tensor from now on."""
-        self._x = place.copy_(self.x)
-
     def hold(self, x: Tensor) -> None:
         """Have this tensor, which is the same, for x from now on."""
         self._x = x
@@ -127,7 +123,7 @@ class Stream:
         def joined() -> Tensor:
             x = torch.empty(len(y), *self.problem.input_shape, dtype=self.problem.dtype)
             for split, part in zip(splits, x.split(sizes), strict=True):
-                split.move_to(part)
+                split.hold(part.copy_(split.x))
             return x
 
         keys = [split.key for split in splits if split.key is not None]

@@ -38,6 +38,16 @@ def test_the_files_used_last_stay(cache):
     assert len([*(cache / "f").glob("*.safetensors")]) == 2
 
 
+def test_what_making_it_says_is_passed_on_and_leaves_nothing(cache):
+    def make():
+        raise FileNotFoundError("no train.mat")
+
+    for _ in range(2):  # the lock is free again
+        with pytest.raises(FileNotFoundError, match=r"train\.mat"):
+            kept("f", "a", make)
+    assert not [*(cache / "f").glob("*.safetensors")]
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(cache):
     cache.write_text("a file")
     with pytest.raises(DataError, match=r"cannot keep f in .* make it writable"):

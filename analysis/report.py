@@ -12,7 +12,7 @@ import pandas as pd
 from rich.filesize import decimal
 from scipy import stats
 
-from analysis import figures, look, tables
+from analysis import figures, figures_knobs, look, tables
 from analysis.answer import sentences
 from analysis.anytime import best_so_far, random_reference
 from analysis.commands import search_again
@@ -174,7 +174,7 @@ def importance_of(about: Subject) -> Section | None:
     behind = f"{few}, one seed each; 95 % intervals by bootstrap over trials"
     star = "* exists under a condition and is judged within the trials that have it"
     charts = [
-        figures.importances(found, method, f"{behind}; {star}")
+        figures_knobs.importances(found, method, f"{behind}; {star}")
         for method in (PED_ANOVA, FANOVA)
         if (found.method == method).any()
     ]
@@ -188,7 +188,7 @@ def importance_of(about: Subject) -> Section | None:
     ranges = searched(study.trials, space)
     names = [name for name in dict.fromkeys(found.name) if name in ranges]
     drawn = {
-        name: figures.slice_of(
+        name: figures_knobs.slice_of(
             slices(study, name, {name: ranges[name]}), name, ranges[name], metric, len(trials)
         )
         for name in names
@@ -256,7 +256,7 @@ def coordinates(about: Subject) -> Section | None:
     order = [name for name in dict.fromkeys(found.name) if name in ranges] or [*ranges]
     metric = study.settings.get("metric", "joint_accuracy")
     some = {name: ranges[name] for name in order[:AXES]}
-    drawn = figures.parallel_coordinates(trials, some, metric)
+    drawn = figures_knobs.parallel_coordinates(trials, some, metric)
     left = len(ranges) - len(some)
     words = f"The {len(some)} that matter most; {left} more are left out." if left else ""
     blocks = [*([words] if words else []), Figures([drawn])]
@@ -273,7 +273,7 @@ def top_pair(about: Subject) -> Section | None:
     first, second = one["first"], one["second"]
     both = {name: grown.ranges[name] for name in (first, second)}
     behind = f"expected by a random forest, averaged over all other knobs; {one['trials']:,} trials"
-    drawn = figures.contour(
+    drawn = figures_knobs.contour(
         surface(grown, first, second),
         trials,
         both,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from analysis import figures, look
+from analysis import figures_comparison, look
 from analysis.answer import ranged
 from analysis.comparison import HEADER, Stream, blocks, caption, cells, streams
 from analysis.page import Answer, Block, Figures, Grid, Section, page
@@ -109,7 +109,7 @@ def side_by_side(stream: Stream) -> Section:
     blocks.append(Grid(HEADER, cells(entries), told))
     seeds = look.count(len(entries[0].tuned), "fresh seed")
     behind = f"mean and 95 % interval over {seeds}; {budget} trials each"
-    blocks.append(Figures([figures.equal_budget(entries, behind)]))
+    blocks.append(Figures([figures_comparison.equal_budget(entries, behind)]))
     return Section(
         f"table-{key(stream)}", f"Table {stream.name}", f"Equal budget on {stream.name}", blocks
     )
@@ -140,7 +140,7 @@ def ranked(compared: Sequence[Stream]) -> Section | None:
         "Ranks, and what is more than chance",
         [
             words,
-            Figures([figures.critical_difference(found, block)]),
+            Figures([figures_comparison.critical_difference(found, block)]),
             Grid(header, pairs, told, words=2),
         ],
     )
@@ -164,7 +164,7 @@ def tuning(stream: Stream, order: Sequence[str]) -> Section | None:
         f"expected best validation score of n of {trials} search trials"
         " drawn at random, up to half of them; 95 % intervals by bootstrap; one seed each"
     )
-    drawn = figures.tunability(curves, metrics.pop(), order, behind)
+    drawn = figures_comparison.tunability(curves, metrics.pop(), order, behind)
     words = (
         "A method that needs little tuning is high at the left. These trials were not drawn at"
         " random but suggested, better and better, by the sampler; stopped ones count as trials"
@@ -192,7 +192,7 @@ def fronts(stream: Stream, order: Sequence[str]) -> Section:
     )
     behind = f"winners, mean and 95 % interval over {look.count(found[0].n, 'seed')}"
     drawn = [
-        figures.pareto(
+        figures_comparison.pareto(
             frame.assign(front=pareto_front(frame, ["accuracy"], [cost])), cost, order, behind
         )
         for cost in ("memory_bytes", "seconds")
@@ -218,7 +218,8 @@ def by_benchmark(found: Sequence[Stream]) -> Section | None:
     }
     seeds = sorted({len(one.tuned) for stream in found for one in stream.entries})
     counts = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else look.count(seeds[0], "seed")
-    drawn = figures.methods_by_benchmarks(pd.DataFrame(scores), f"winners, mean over {counts}")
+    behind = f"winners, mean over {counts}"
+    drawn = figures_comparison.methods_by_benchmarks(pd.DataFrame(scores), behind)
     return Section("map", "Map", "Methods and benchmarks", [Figures([drawn])])
 
 

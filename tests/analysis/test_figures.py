@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from analysis import figures
+from analysis import figures, figures_comparison, figures_knobs
 
 
 def cells():
@@ -47,7 +47,7 @@ def test_a_sample_keeps_the_best_and_says_so():
     ],
 )
 def test_an_axis_of_a_hyperparameter_has_the_values_as_marks(distribution, texts):
-    assert figures.ticks(distribution)[1] == texts
+    assert figures_knobs.ticks(distribution)[1] == texts
 
 
 def test_the_best_so_far_is_a_step_curve_to_the_last_trial():
@@ -65,7 +65,7 @@ def test_the_best_so_far_is_a_step_curve_to_the_last_trial():
 def test_what_a_configuration_lacks_lies_below_the_axis():
     ranges = {"a": FloatDistribution(0.0, 1.0)}
     trials = pd.DataFrame({"score": [0.2, 0.4], "config.a": [0.5, np.nan]})
-    (drawn,) = figures.parallel_coordinates(trials, ranges, "joint_accuracy").data
+    (drawn,) = figures_knobs.parallel_coordinates(trials, ranges, "joint_accuracy").data
     _, axis = drawn.dimensions
     assert [*axis["values"]] == pytest.approx([0.5, -0.15])
     assert (axis.ticktext[0], axis.range[0]) == ("none", pytest.approx(-0.15))
@@ -77,7 +77,8 @@ def test_methods_that_do_not_differ_are_joined_by_a_bar():
     rng = np.random.default_rng(0)
     scores = pd.DataFrame({"a": rng.random(6) + 5, "b": rng.random(6), "c": rng.random(6)})
     found = compare(scores)
-    bars = [one for one in figures.critical_difference(found, "seed").data if one.mode == "lines"]
+    drawn = figures_comparison.critical_difference(found, "seed")
+    bars = [one for one in drawn.data if one.mode == "lines"]
     assert [bar.x[0] for bar in bars[: len(found.cliques)]] == [
         found.average[clique[0]] for clique in found.cliques
     ]
